@@ -1,0 +1,52 @@
+"""What every protocol module offers, as types: a server end and a client end, neither doing I/O.
+
+A protocol module holds a class `ServerConnection` (the end that receives requests; the FastCGI
+specification calls it the application) and a class `ClientConnection` (the end that makes them;
+the web server).  One object is one connection.
+
+The rules both keep:
+
+- `receive_data` takes the bytes as they came, cut anywhere; `b""` is end of file.  It returns
+  the events they completed.  It raises RemoteProtocolError only for a fault that ends the
+  connection; `.events` of the error holds the valid events that came before, so that cutting
+  never changes what is seen.  A fault of one request is an event, RequestAborted(id, error).
+  Nothing else is ever raised, whatever the bytes.
+- `send` takes an event and puts its bytes into the outbox.  It raises LocalProtocolError when the
+  event is not allowed now, and then has changed nothing.
+- `data_to_send` empties the outbox.  Call it after *every* call of the two above: some protocols
+  owe answers on their own account.
+- `want_body` says that the application is waiting for body bytes.  It is idempotent, and means
+  something only where the receiver pulls (AJP13).
+- `must_close` is true once the connection can carry nothing more: close it when the outbox has
+  been sent.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateways.events import Event
+
+
+class _Connection(Protocol):
+    protocol: str
+    """The name of the wire format, as its specification spells it."""
+
+    def receive_data(self, data: bytes, /) -> list[Event]: ...
+
+    def send(self, event: Event, /) -> None: ...
+
+    def data_to_send(self) -> bytes: ...
+
+    @property
+    def must_close(self) -> bool: ...
+
+
+class ServerConnection(_Connection, Protocol):
+    """The end that receives Request, RequestBody… and sends Response, ResponseBody…"""
+
+    def want_body(self, request_id: int, /) -> None: ...
+
+
+class ClientConnection(_Connection, Protocol):
+    """The end that sends Request, RequestBody… and receives Response, ResponseBody…"""
