@@ -134,9 +134,7 @@ class Response(Event):
 
     __slots__ = ("status", "headers")
 
-    def __init__(
-        self, request_id: int, status: str, headers: list[tuple[str, str]]
-    ) -> None:
+    def __init__(self, request_id: int, status: str, headers: list[tuple[str, str]]) -> None:
         self.request_id = request_id
         self.status = status
         self.headers = headers
@@ -163,9 +161,7 @@ class EndOfResponse(Event):
 
     __slots__ = ("app_status", "protocol_status")
 
-    def __init__(
-        self, request_id: int, app_status: int = 0, protocol_status: int = 0
-    ) -> None:
+    def __init__(self, request_id: int, app_status: int = 0, protocol_status: int = 0) -> None:
         self.request_id = request_id
         self.app_status = app_status
         self.protocol_status = protocol_status

@@ -1,0 +1,1 @@
+"""gateways puts any WSGI application, or any CGI script, behind any web server."""

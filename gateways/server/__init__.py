@@ -1,0 +1,1 @@
+"""The edge that answers: listeners, the pump, workers, one-request CGI."""

@@ -1,0 +1,1 @@
+"""What gateways is tested with, for others to use."""
