@@ -27,7 +27,7 @@ class Event:
     request_id: int
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self._fields() == other._fields()  # type: ignore[attr-defined]  # same class, checked in the line
+        return type(self) is type(other) and self._fields() == other._fields()
 
     __hash__ = None  # type: ignore[assignment]  # a Request holds a list, so events have no hash
 

@@ -47,6 +47,10 @@ class ServerConnection(_Connection, Protocol):
 
     def want_body(self, request_id: int, /) -> None: ...
 
+    @property
+    def head_pending(self) -> bool:
+        """Whether a message's head has begun to arrive and is not complete; deadlines need to know."""
+
 
 class ClientConnection(_Connection, Protocol):
     """The end that sends Request, RequestBody… and receives Response, ResponseBody…"""

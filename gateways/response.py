@@ -1,0 +1,279 @@
+"""The head of a CGI answer: written, checked and parsed (RFC 3875 §6; PEP 3333 "The start_response() Callable").
+
+FastCGI, SCGI and CGI carry the same head: `Status: 404 Not Found`, the header fields, an empty
+line.  Three things live here, each with its own reader in mind:
+
+- `write_head` makes the bytes, for the server ends.  It refuses what could forge a second header
+  and checks nothing else, since it runs for every answer.
+- `check_head` judges what a WSGI application gave to start_response, and says what to mend.
+- `HeadParser` reads the head that a backend or a script sent, for the client ends.
+
+The CGI path imports this module, so it imports nothing that costs time.
+"""
+
+from __future__ import annotations
+
+from gateways.errors import ApplicationError, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from gateways.events import Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",  # in no RFC as a rule, but it does what Connection does
+        "te",
+        "trailer",
+        "trailers",  # the name RFC 2616 §13.5.1 lists, and wsgiref with it
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Names, in lower case, that concern one connection and so belong to the web server (RFC 9110 §7.6.1)."""
+
+# RFC 9110 §5.6.2, the characters of a token.
+_TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Horizontal tab is the one control character that a field value may hold (RFC 9110 §5.5).
+_CONTROLS = bytes([*range(0x20), 0x7F]).replace(b"\t", b"")
+_DIGITS = frozenset("0123456789")
+
+
+def write_head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
+    r"""Return `Status: …\r\n`, one line for each header, and the empty line (RFC 3875 §6.3).
+
+    Raises LocalProtocolError for CR, LF, NUL and for characters outside latin-1.
+    """
+    lines = ["Status: " + status]
+    lines += [name + ": " + value for name, value in headers]
+    text = "\r\n".join(lines) + "\r\n\r\n"
+    # Counting the ends of lines finds every smuggled CR and LF without looking at each string.
+    ends = len(lines) + 1
+    if text.count("\n") != ends or text.count("\r") != ends or "\0" in text:
+        raise LocalProtocolError(
+            f"the answer's head holds CR, LF or NUL: {_culprit(lines)!r}", rule="RFC 3875 6.3"
+        )
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise LocalProtocolError(
+            f"the answer's head holds a character outside latin-1: {_culprit(lines)!r}",
+            rule="RFC 3875 6.3",
+        ) from None
+
+
+def _culprit(lines: list[str]) -> str:
+    for line in lines:
+        if "\r" in line or "\n" in line or "\0" in line or max(line) > "\xff":
+            return line
+    return ""
+
+
+def check_head(status: str, headers: list[tuple[str, str]]) -> None:
+    """Judge the arguments of start_response (PEP 3333 "The start_response() Callable").
+
+    Raises ApplicationError naming the fault: a status that is not three digits and a reason, a
+    1xx status, a header list that is not a list of pairs of exact `str`, a name that is no token,
+    a control character, a character outside latin-1, a hop-by-hop header, a Status header.
+
+    A bare "204" passes although PEP 3333 asks for a reason: waitress and gunicorn take it, and
+    every web server fills the reason in.
+    """
+    if type(status) is not str:
+        raise ApplicationError(f"the status is {_kind(status)}, not str: {status!r}")
+    if not _is_status(status):
+        raise ApplicationError(
+            f"the status is {status!r}; it begins with three digits, a space and a reason,"
+            " as in '200 OK'"
+        )
+    if status < "200":
+        raise ApplicationError(
+            f"the status is {status!r}; an application answers once, so 1xx is not its to send"
+        )
+    if _controls_in(status):
+        raise ApplicationError(
+            f"the status holds a control character or one outside latin-1: {status!r}"
+        )
+    if type(headers) is not list:
+        raise ApplicationError(f"the headers are {_kind(headers)}, not a list: {headers!r}")
+    for header in headers:
+        _check_header(header)
+
+
+def _check_header(header: tuple[str, str]) -> None:
+    if type(header) is not tuple or len(header) != 2:
+        raise ApplicationError(f"a header is {header!r}, not a tuple (name, value)")
+    name, value = header
+    if type(name) is not str:
+        raise ApplicationError(f"a header's name is {_kind(name)}, not str: {name!r}")
+    if type(value) is not str:
+        raise ApplicationError(f"the header {name!r} has {_kind(value)}, not str: {value!r}")
+    if not _is_token(name):
+        raise ApplicationError(
+            f"the header name {name!r} is empty or holds characters that no name may hold"
+        )
+    if _controls_in(value):
+        raise ApplicationError(
+            f"the header {name!r} holds a control character or one outside latin-1: {value!r}"
+        )
+    lower = name.lower()
+    if lower in HOP_BY_HOP:
+        raise ApplicationError(
+            f"the header {name!r} concerns one connection (hop-by-hop); only the web server sends it"
+        )
+    if lower == "status":
+        raise ApplicationError(
+            "the header 'Status' clashes with CGI's own; the status is start_response's argument"
+        )
+
+
+def _kind(thing: object) -> str:
+    return type(thing).__name__
+
+
+def _is_status(text: str) -> bool:
+    code = text[:3]
+    return len(code) == 3 and _DIGITS.issuperset(code) and text[3:4] in ("", " ")
+
+
+def _is_token(name: str) -> bool:
+    return bool(name) and name.isascii() and not name.encode("ascii").translate(None, _TOKEN)
+
+
+def _controls_in(text: str) -> bool:
+    """Tell whether `text` holds a control character other than tab, or one outside latin-1."""
+    try:
+        raw = text.encode("latin-1")
+    except UnicodeEncodeError:
+        return True
+    return len(raw.translate(None, _CONTROLS)) != len(raw)
+
+
+class HeadParser:
+    """Reads the head of one answer from bytes cut anywhere (RFC 3875 §6.2, §6.3).
+
+    Lines end with CRLF or LF.  The first may be an HTTP status line, as scripts that were written
+    for NPH send and the uwsgi protocol requires.  Without any status it is 302 Found where there
+    is a Location and 200 OK otherwise; `status_given` tells whether the peer named one, which is
+    what makes a `Location: /path` a local redirect or not (§6.2.2).
+
+    `max_bytes` bounds the head with its empty line.  `rule` is the section named in errors.
+    """
+
+    def __init__(
+        self, request_id: int = 0, *, max_bytes: int = 65536, rule: str = "RFC 3875 6"
+    ) -> None:
+        self.status_given = False
+        self._request_id = request_id
+        self._max_bytes = max_bytes
+        self._rule = rule
+        self._buffer = bytearray()
+        self._line_start = 0
+        self._searched = 0
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._done = False
+
+    def receive(self, data: bytes) -> tuple[Response | None, bytes]:
+        """Take some bytes; return `(None, b"")`, or the head and the bytes after its empty line.
+
+        Raises RemoteProtocolError for a line that is no header, a forbidden character, a bad,
+        1xx or contradictory status or an empty head; LimitExceeded beyond `max_bytes`; and
+        LocalProtocolError when called again after the head or an error.
+        """
+        if self._done:
+            raise LocalProtocolError("the answer's head is over", rule=self._rule)
+        self._buffer += data
+        while True:
+            end = self._buffer.find(b"\n", self._searched, self._max_bytes)
+            if end < 0:
+                self._searched = len(self._buffer)
+                if self._searched >= self._max_bytes:
+                    raise self._fault(
+                        f"the answer's head is longer than {self._max_bytes} bytes", LimitExceeded
+                    )
+                return None, b""
+            line = bytes(self._buffer[self._line_start : end])
+            self._line_start = self._searched = end + 1
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if not line:
+                return self._finish(), self._rest(end + 1)
+            self._add_line(line)
+
+    def _rest(self, start: int) -> bytes:
+        rest = bytes(self._buffer[start:])
+        self._buffer.clear()
+        return rest
+
+    def _add_line(self, line: bytes) -> None:
+        first = not self._headers and not self._status
+        if first and line.startswith(b"HTTP/"):
+            self._add_status_line(line)
+            return
+        raw_name, colon, raw_value = line.partition(b":")
+        name = raw_name.decode("latin-1")
+        # A line that begins with a space is a continuation, which §6.3 does not allow either.
+        if not colon or not _is_token(name):
+            where = "begins with" if first else "has the line"
+            raise self._fault(f"the answer's head {where} {_shorten(line)!r}, which is no header")
+        value = raw_value.strip(b" \t").decode("latin-1")
+        if _controls_in(value):
+            raise self._fault(f"the header {name!r} holds a control character: {_shorten(line)!r}")
+        if name.lower() == "status":
+            self._set_status(value)
+        else:
+            self._headers.append((name, value))
+
+    def _add_status_line(self, line: bytes) -> None:
+        version, _, status = line.decode("latin-1").partition(" ")
+        digits = version[5:].replace(".", "", 1)
+        if not (digits and _DIGITS.issuperset(digits)):
+            raise self._fault(f"the answer begins with {_shorten(line)!r}, which is no status line")
+        self._set_status(status.strip(" \t"))
+
+    def _set_status(self, status: str) -> None:
+        if not _is_status(status) or _controls_in(status):
+            raise self._fault(
+                f"the answer's status is {status[:80]!r}; three digits and a reason belong there"
+            )
+        if status < "200":
+            raise self._fault(f"the answer's status is {status[:80]!r}; CGI has no interim answers")
+        # A status line followed by an equal Status header says one thing twice; two different
+        # ones leave open which of them the next reader believes.
+        if self._status and self._status[:3] != status[:3]:
+            raise self._fault(
+                f"the answer has two statuses, {self._status[:80]!r} and {status[:80]!r}"
+            )
+        self._status = self._status or status
+        self.status_given = True
+
+    def _finish(self) -> Response:
+        if not self._headers and not self._status:
+            raise self._fault("the answer begins with an empty line; its head is missing")
+        self._done = True
+        if not self._status:
+            moved = any(name.lower() == "location" for name, _ in self._headers)
+            self._status = "302 Found" if moved else "200 OK"
+        return Response(self._request_id, self._status, self._headers)
+
+    def _fault(
+        self, message: str, kind: type[RemoteProtocolError] = RemoteProtocolError
+    ) -> RemoteProtocolError:
+        self._done = True
+        # 502: whoever asked for this answer can only say that the backend's was no good.
+        return kind(
+            message,
+            protocol="CGI" if self._rule.startswith("RFC") else "",
+            rule=self._rule,
+            request_id=self._request_id,
+            status_hint=502,
+        )
+
+
+def _shorten(line: bytes) -> bytes:
+    return line if len(line) <= 80 else line[:77] + b"..."

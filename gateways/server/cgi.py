@@ -1,0 +1,133 @@
+"""One CGI request: meta-variables in the environment, the body on stdin, the answer on stdout.
+
+Everything here runs in the one thread of a process that a web server started for this request
+(RFC 3875).  Start-up is what a visitor waits for, so nothing is imported that a bare interpreter
+has not loaded already.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from gateways import cgi, errors, events, wsgi
+from gateways import environ as environs
+from gateways.server.answers import plain_answer
+from gateways.server.input import Input
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+def run(
+    application: Callable[..., Iterable[bytes]],
+    *,
+    script_name: str | None = None,
+    debug: bool = False,
+) -> None:
+    """Answer the one CGI request that this process was started for.
+
+    `script_name` and `debug` are as for `gateways serve`.  Whatever the application prints goes to
+    stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
+    of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
+    ends the request quietly.
+    """
+    output = _private_stdout()
+    try:
+        _Exchange(output, script_name, debug).run(application)
+    except OSError as error:
+        # The web server has closed our stdout: its visitor is gone, which is nobody's fault.
+        if not isinstance(error, (BrokenPipeError, errors.RequestAborted)):
+            raise
+    finally:
+        os.close(output)
+
+
+def refuse(status: int, text: str) -> None:
+    """Answer the CGI request with a plain error, for when there is no application to run."""
+    output = _private_stdout()
+    try:
+        _Exchange(output, None, False).answer(status, text)
+    finally:
+        os.close(output)
+
+
+def _private_stdout() -> int:
+    """Return the answer's descriptor, and point everything else that writes to stdout at stderr."""
+    sys.stdout.flush()
+    output = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    return output
+
+
+class _Exchange:
+    """The request, the answer, and the codec between them and the two descriptors."""
+
+    def __init__(self, output: int, script_name: str | None, debug: bool) -> None:
+        self.connection = cgi.ServerConnection()
+        self.output = output
+        self.script_name = script_name
+        self.debug = debug
+        self.arrived: list[events.Event] = []
+
+    def run(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self.arrived = self.connection.receive_variables(list(os.environb.items()))
+        first = self.arrived.pop(0)
+        try:
+            if isinstance(first, events.RequestAborted):
+                raise first.error or errors.RequestAborted("the request was aborted")
+            assert isinstance(first, events.Request)
+            environ, _ = environs.build(first, base=self.base(), script_name=self.script_name)
+        except errors.RemoteProtocolError as error:
+            self.log(f"refused: {error}")
+            self.answer(error.status_hint, str(error))
+            return
+        wsgi.run(
+            application, environ, self.send, request_id=0, report=self.report, debug=self.debug
+        )
+
+    def base(self) -> dict[str, object]:
+        return {
+            "wsgi.version": (1, 0),
+            "wsgi.input": Input(self.more),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": True,
+            "wsgi.run_once": True,
+            "wsgi.file_wrapper": wsgi.FileWrapper,
+        }
+
+    def more(self) -> bytes:
+        """Return the next piece of the body, reading stdin no further than the body goes."""
+        while True:
+            while self.arrived:
+                event = self.arrived.pop(0)
+                if isinstance(event, events.RequestBody):
+                    return event.data
+                if isinstance(event, events.RequestAborted):
+                    self.arrived.insert(0, event)  # a later read meets the same end
+                    raise errors.RequestAborted(str(event.error or "the request was aborted"))
+            if not self.connection.wants_data:
+                return b""
+            self.arrived = self.connection.receive_data(os.read(STDIN, 65536))
+
+    def send(self, event: events.Event) -> None:
+        self.connection.send(event)
+        rest = memoryview(self.connection.data_to_send())
+        while rest:
+            rest = rest[os.write(self.output, rest) :]
+
+    def answer(self, status: int, text: str) -> None:
+        for event in plain_answer(0, status, text):
+            self.send(event)
+
+    def report(self, error: Exception) -> str:
+        reference = os.urandom(4).hex()
+        self.log(f"error {reference}: {wsgi.application_traceback(error)}")
+        return reference
+
+    def log(self, text: str) -> None:
+        print(f"gateways: {text}", file=sys.stderr, flush=True)

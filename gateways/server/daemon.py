@@ -1,0 +1,95 @@
+"""From what the user asked for to running processes: options, listeners, then a worker or a master."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from gateways import addresses, loading
+from gateways.errors import ConfigurationError
+from gateways.server import log as logs
+from gateways.server.listeners import Listener, open_listener
+from gateways.server.log import log
+from gateways.server.master import Master
+from gateways.server.options import Options
+from gateways.server.protocols import check_protocol
+from gateways.server.worker import Application, Worker
+
+
+def serve(
+    application: Application | str,
+    texts: Sequence[str],
+    default_protocol: str,
+    given: dict[str, Any],
+) -> None:
+    """Serve `application` at the addresses `texts`; `given` are the options by name."""
+    options = Options(**given)
+    logs.configure(options.log_level)
+    parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
+    for address in parsed:
+        check_protocol(address.protocol)
+    listeners = _open_all(parsed, options)
+    if options.workers == 1:
+        _serve_here(application, listeners, options)
+    else:
+        _serve_in_workers(application, listeners, options)
+    log.info("stopped")
+
+
+def _open_all(parsed: list[addresses.Address], options: Options) -> list[Listener]:
+    opened: list[Listener] = []
+    try:
+        for address in parsed:
+            opened.append(open_listener(address, options))
+    except ConfigurationError:
+        _close_all(opened)
+        raise
+    return opened
+
+
+def _close_all(listeners: list[Listener]) -> None:
+    for listener in listeners:
+        listener.unlink()
+        listener.close()
+
+
+def _serve_here(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> None:
+    try:
+        worker = Worker(_load(application), listeners, options)
+    except ConfigurationError:
+        _close_all(listeners)
+        raise
+    worker.run(lambda: _announce(listeners, options))
+
+
+def _serve_in_workers(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> None:
+    _announce(listeners, options)
+    master = Master(lambda: _load(application), listeners, options, _say)
+    if not master.run():
+        raise SystemExit(2)  # the worker has said why, once
+
+
+def _load(application: Application | str) -> Application:
+    return loading.load(application) if isinstance(application, str) else application
+
+
+def _say(error: ConfigurationError) -> None:
+    trace = getattr(error, "traceback_text", "")
+    print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
+
+
+def _announce(listeners: list[Listener], options: Options) -> None:
+    where = ", ".join(str(listener.address) for listener in listeners)
+    log.info(
+        "serving at %s (%d worker%s, %d thread%s)",
+        where,
+        options.workers,
+        "s" * (options.workers > 1),
+        options.threads,
+        "s" * (options.threads > 1),
+    )

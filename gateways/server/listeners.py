@@ -1,0 +1,293 @@
+"""Listening sockets: opened, taken over from whoever started us, and cleaned up after.
+
+A unix socket's path is taken over from a dead server only when it is a socket, nobody answers
+there, and no other start is looking at it at the same moment: the folder is locked while we look,
+unlink, bind and listen, so that two starts cannot steal each other's socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import ipaddress
+import os
+import pwd
+import socket
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from gateways.addresses import Address
+from gateways.errors import ConfigurationError
+from gateways.server.log import log
+from gateways.server.options import Options
+
+WEB_SERVER_USERS = ("www-data", "nginx", "apache", "http", "www")
+"""The users that distributions run nginx and Apache as."""
+
+Accepted = tuple[socket.socket, tuple[str, str], tuple[str, str]]
+
+
+class Listener:
+    """A listening socket at an address."""
+
+    def __init__(self, address: Address, sock: socket.socket, options: Options) -> None:
+        self.address = address
+        self.inherited = address.family == "fd"
+        self._socket = sock
+        self._networks = [_network(text) for text in options.allow]
+        self._owner = os.getpid()
+        self._identity = _identity(address.path) if address.family == "unix" else None
+        sock.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._socket.fileno()
+
+    def accept(self) -> Accepted | None:
+        """Accept a connection; return it with the peer's and its own address, None if refused.
+
+        Raises BlockingIOError when there is none, OSError for what accept(2) can fail with.
+        """
+        sock, name = self._socket.accept()
+        sock.setblocking(False)
+        if sock.family == socket.AF_UNIX:
+            return sock, ("", ""), ("", "")
+        host = str(name[0])
+        if self._networks and not _is_allowed(host, self._networks):
+            log.warning("refused a connection from %s: it is in no --allow network", host)
+            sock.close()
+            return None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        local = sock.getsockname()
+        return sock, (host, str(name[1])), (str(local[0]), str(local[1]))
+
+    def unlink(self) -> None:
+        """Remove a unix socket's path, if it still is the one that this process made."""
+        if self._identity is None or os.getpid() != self._owner:
+            return
+        try:
+            with _locked_folder(self.address.path):
+                if _identity(self.address.path) == self._identity:
+                    os.unlink(self.address.path)
+        except OSError as error:
+            log.warning("cannot remove the socket %s: %s", self.address.path, error)
+        self._identity = None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def open_listener(address: Address, options: Options) -> Listener:
+    """Open a listening socket; ConfigurationError, with the remedy, when that cannot be."""
+    openers = {"unix": _open_unix, "tcp": _open_tcp, "fd": _take_over}
+    return Listener(address, openers[address.family](address, options), options)
+
+
+def _take_over(address: Address, options: Options) -> socket.socket:
+    try:
+        sock = socket.socket(fileno=os.dup(address.fd))
+        listening = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    except OSError:
+        listening = 0
+    if not listening:
+        raise ConfigurationError(
+            f"descriptor {address.fd} is not a listening socket; spawn-fcgi, multiwatch, mod_fcgid or"
+            " lighttpd hand one over, by hand give an address: -b /run/app.sock or -b 127.0.0.1:9000"
+        )
+    return sock
+
+
+def _open_tcp(address: Address, options: Options) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(
+            address.host or None,
+            address.port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    except socket.gaierror as error:
+        raise ConfigurationError(
+            f"cannot listen on {address}: the host name {address.host!r} is not known ({error.strerror})"
+        ) from error
+    family, kind, protocol, _, where = found[0]
+    if not options.allow and not ipaddress.ip_address(where[0]).is_loopback:
+        raise ConfigurationError(
+            f"refusing to listen on {address}: whoever can connect can run the application as any user;"
+            " listen on 127.0.0.1, or name the web server's network with --allow 10.0.0.0/8"
+        )
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind(where)
+        sock.listen(options.backlog)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(_why_not(address, error)) from error
+    return sock
+
+
+def _open_unix(address: Address, options: Options) -> socket.socket:
+    path = address.path
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _locked_folder(path):
+            _remove_stale(path)
+            # The path comes into being with no permissions; nobody gets in before it is right.
+            os.fchmod(sock.fileno(), 0)
+            sock.bind(path)
+            _set_permissions(path, options)
+            sock.listen(options.backlog)
+    except OSError as error:
+        sock.close()
+        raise ConfigurationError(_why_not(address, error)) from error
+    except ConfigurationError:
+        sock.close()
+        raise
+    _warn_of_permissions(path)
+    return sock
+
+
+@contextmanager
+def _locked_folder(path: str) -> Iterator[None]:
+    folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigurationError(
+            f"cannot listen on {path}: a file that is not a socket is there; choose another path or remove it"
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)  # nobody listens: a server died here
+            return
+        except BlockingIOError:
+            pass  # somebody listens and is busy
+    raise ConfigurationError(
+        f"cannot listen on {path}: a server is running there; stop it, or choose another path"
+    )
+
+
+def _set_permissions(path: str, options: Options) -> None:
+    owner = _number(pwd.getpwnam, options.socket_owner, "socket-owner", "pw_uid")
+    group = _number(grp.getgrnam, options.socket_group, "socket-group", "gr_gid")
+    if owner != -1 or group != -1:
+        os.chown(path, owner, group)
+    os.chmod(path, options.socket_mode)
+
+
+def _number(look_up: object, name: str, option: str, field: str) -> int:
+    if not name:
+        return -1
+    if name.isdecimal():
+        return int(name)
+    try:
+        return int(getattr(look_up(name), field))  # type: ignore[operator]  # getpwnam or getgrnam
+    except KeyError:
+        raise ConfigurationError(f"--{option} {name}: there is no such name here") from None
+
+
+def _why_not(address: Address, error: OSError) -> str:
+    where = address.path or f"{address.host}:{address.port}"
+    folder = os.path.dirname(address.path) or "."
+    reasons = {
+        errno.EADDRINUSE: "something else listens there; stop it, or choose another address",
+        errno.EADDRNOTAVAIL: "this machine does not have that address; 127.0.0.1 is always there",
+        errno.EACCES: (
+            f"no permission; use a folder that {_user_name()} may write to"
+            if address.path
+            else "no permission; ports below 1024 are for root, choose a higher one"
+        ),
+        errno.EPERM: f"{_user_name()} may not give the socket to that owner or group",
+        errno.ENOENT: f"the folder {folder} does not exist; make it: mkdir -p {folder}",
+        errno.ENOTDIR: f"{folder} is not a folder",
+        errno.EROFS: f"{folder} is read-only",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return f"cannot listen on {where}: {reason}"
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"uid {os.geteuid()}"
+
+
+def _warn_of_permissions(path: str) -> None:
+    """Say so when the web server's user will not be able to connect: the commonest cause of a 502."""
+    for name in WEB_SERVER_USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        if user.pw_uid == os.geteuid():
+            continue
+        groups = set(os.getgrouplist(name, user.pw_gid))
+        barred = _barred_at(path, user.pw_uid, groups)
+        if barred:
+            log.warning(
+                "a web server running as %s cannot connect to %s: it has no access to %s; "
+                "say --socket-group %s (and chmod o+x the folders above)",
+                name,
+                path,
+                barred,
+                name,
+            )
+
+
+def _barred_at(path: str, uid: int, groups: set[int]) -> str:
+    """Return the first part of `path` that the user cannot pass, or write to at the end."""
+    folders = []
+    folder = os.path.abspath(path)
+    while folder != "/":
+        folder = os.path.dirname(folder)
+        folders.append(folder)
+    for part, bit in [*((each, 0o1) for each in reversed(folders)), (path, 0o2)]:
+        found = os.stat(part)
+        shift = 6 if found.st_uid == uid else 3 if found.st_gid in groups else 0
+        if not (found.st_mode >> shift) & bit:
+            return part
+    return ""
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(text: str) -> _Network:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--allow {text}: {error}; write a network as 10.0.0.0/8"
+        ) from error
+
+
+def _is_allowed(host: str, networks: Sequence[_Network]) -> bool:
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        address = address.ipv4_mapped
+    return address.is_loopback or any(address in network for network in networks)

@@ -1,0 +1,29 @@
+"""The server's log: one logger, lines on stderr, in the form that one's eyes can follow at night."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+log = logging.getLogger("gateways")
+
+
+def configure(level: str) -> None:
+    """Log to stderr at `level` and above, unless the program that embeds us has its own handlers."""
+    log.setLevel(level.upper())
+    if log.hasHandlers():
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        logging.Formatter(
+            "%(asctime)s [%(process)d] %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"
+        )
+    )
+    log.addHandler(handler)
+
+
+def printable(text: str) -> str:
+    """Return `text` without characters that could start a new line or move a terminal's cursor."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)

@@ -1,0 +1,194 @@
+"""The master process: it opens the listeners, watches over the workers and takes the signals.
+
+It never parses a request and never imports the application: each worker loads it after the fork,
+so what the application opens (database connections, threads) belongs to one process.
+
+The first worker is started alone.  Only when it has loaded the application are the others
+started, so that an application that cannot be loaded says so once.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from gateways.errors import ConfigurationError
+from gateways.server.listeners import Listener
+from gateways.server.log import log
+from gateways.server.options import Options
+from gateways.server.worker import Application, Worker
+
+CANNOT_LOAD = 3
+"""A worker's exit status when the application cannot be loaded; it has said why."""
+
+SHORT_LIFE = 2.0
+"""Seconds.  A worker that dies younger than this is replaced after a pause that doubles each time."""
+
+LONGEST_PAUSE = 10.0
+
+TICK_SECONDS = 1.0
+
+
+class Master:
+    """Keeps `options.workers` processes running on `listeners`."""
+
+    def __init__(
+        self,
+        load: Callable[[], Application],
+        listeners: list[Listener],
+        options: Options,
+        on_load_error: Callable[[ConfigurationError], None],
+    ) -> None:
+        self._load = load
+        self._listeners = listeners
+        self._options = options
+        self._on_load_error = on_load_error
+        self._born: dict[int, float] = {}
+        self._retiring: set[int] = set()
+        self._ready = False
+        self._stopping = False
+        self._failed = False
+        self._pause = 0.0
+        self._not_before = 0.0
+        self._signals: list[int] = []
+        self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._ready_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # Only the master holds the writing end: its closing tells the workers that they are alone.
+        self._life_pipe = os.pipe2(os.O_CLOEXEC)
+
+    def run(self) -> bool:
+        """Serve until stopped.  Return false when the application could not be loaded."""
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        before = {number: signal.signal(number, self._note) for number in handled}
+        old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
+        try:
+            self._supervise()
+        finally:
+            signal.set_wakeup_fd(old_descriptor)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for listener in self._listeners:
+                listener.unlink()
+                listener.close()
+        return not self._failed
+
+    def _note(self, number: int, frame: object) -> None:
+        self._signals.append(number)
+
+    def _supervise(self) -> None:
+        poller = select.poll()
+        poller.register(self._signal_pipe[0], select.POLLIN)
+        poller.register(self._ready_pipe[0], select.POLLIN)
+        while self._born or not self._stopping:
+            self._start_missing()
+            for descriptor, _ in poller.poll(TICK_SECONDS * 1000):
+                said = os.read(descriptor, 4096)
+                if descriptor == self._ready_pipe[0] and said and not self._ready:
+                    self._ready = True
+                    self._pause = 0.0
+            signals, self._signals = self._signals, []
+            for number in signals:
+                self._on_signal(number)
+            self._bury()
+
+    def _start_missing(self) -> None:
+        wanted = self._options.workers if self._ready else 1
+        while (
+            not self._stopping
+            and len(self._born) - len(self._retiring) < wanted
+            and time.monotonic() >= self._not_before
+        ):
+            self._start_one()
+
+    def _start_one(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 70  # EX_SOFTWARE, unless the worker gets to say better
+            try:
+                status = self._be_worker()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+        self._born[pid] = time.monotonic()
+
+    def _be_worker(self) -> int:
+        for number in (signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
+        os.close(self._life_pipe[1])
+        try:
+            application = self._load()
+        except ConfigurationError as error:
+            self._on_load_error(error)
+            return CANNOT_LOAD
+        worker = Worker(application, self._listeners, self._options, parent_pipe=self._life_pipe[0])
+        if self._signals:
+            worker.stop()  # the master was told to stop while the application was loading
+        worker.run(self._tell_ready)
+        return 0
+
+    def _tell_ready(self) -> None:
+        os.write(self._ready_pipe[1], b"R")
+
+    def _on_signal(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return
+        if number == signal.SIGHUP:
+            if not self._stopping:
+                self._replace_workers()
+            return
+        if not self._stopping:
+            name = signal.Signals(number).name
+            log.info("%s: stopping once running requests are answered", name)
+            self._stopping = True
+            for listener in self._listeners:
+                listener.unlink()
+        else:
+            log.warning("stopping at once")
+        for pid in self._born:
+            _kill(pid, signal.SIGTERM)
+
+    def _replace_workers(self) -> None:
+        """Have each worker finish and a new one start; the application is loaded anew."""
+        log.info("SIGHUP: replacing the workers")
+        old = [pid for pid in self._born if pid not in self._retiring]
+        self._retiring.update(old)
+        self._start_missing()
+        for pid in old:
+            _kill(pid, signal.SIGTERM)
+
+    def _bury(self) -> None:
+        while self._born:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            born = self._born.pop(pid, None)
+            if born is None:
+                continue  # a process that the master's own program started
+            if pid in self._retiring:
+                self._retiring.discard(pid)
+            elif not self._stopping:
+                self._on_death(pid, status, time.monotonic() - born)
+
+    def _on_death(self, pid: int, status: int, age: float) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if code == CANNOT_LOAD and not self._ready:
+            self._failed = self._stopping = True
+            return
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE) if age < SHORT_LIFE else 0.0
+        self._not_before = time.monotonic() + self._pause
+        after = f" in {self._pause:.1f} s" if self._pause else ""
+        log.error("worker %d %s; starting another%s", pid, how, after)
+
+
+def _kill(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended by itself, and waitpid will tell
+        os.kill(pid, number)

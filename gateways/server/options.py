@@ -1,0 +1,291 @@
+"""The one table of options: the command line, the environment and the documentation come from it.
+
+Limits stand here with the reason beside them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from gateways.errors import ConfigurationError
+
+
+class Option(NamedTuple):
+    """One option: `kind` is "int", "float" (seconds), "str", "bool", "mode" (octal) or "choice"."""
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    section: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    multiple: bool = False
+
+
+PROCESSES = "Processes and threads"
+APPLICATION = "The application"
+SOCKETS = "Sockets"
+LIMITS = "Limits"
+LOGS = "Logs"
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "workers",
+        "int",
+        1,
+        "Worker processes. With more than one, a master process watches over them and replaces those that die.",
+        PROCESSES,
+        1,
+        1024,
+    ),
+    Option(
+        "threads",
+        "int",
+        8,
+        "Threads in each worker process. With one, the application runs in the main thread.",
+        PROCESSES,
+        1,
+        1024,
+    ),
+    Option(
+        "graceful_timeout",
+        "float",
+        30.0,
+        "Seconds that running requests get to finish in when the server stops (at most 7 when it was started on descriptor 0, because mod_fcgid kills after 8.3).",
+        PROCESSES,
+        0,
+        86400,
+    ),
+    Option(
+        "script_name",
+        "str",
+        "",
+        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path.",
+        APPLICATION,
+    ),
+    Option(
+        "stream_requests",
+        "bool",
+        False,
+        "Start the application before the request's body has arrived, however small it is.",
+        APPLICATION,
+    ),
+    Option(
+        "remote_user",
+        "bool",
+        True,
+        "Pass REMOTE_USER and AUTH_TYPE on. Stock nginx and haproxy fill them from the Authorization header without checking it; say --no-remote-user behind those.",
+        APPLICATION,
+    ),
+    Option(
+        "debug",
+        "bool",
+        False,
+        "Show the traceback of a failed request on its error page. Never where strangers can see it.",
+        APPLICATION,
+    ),
+    Option(
+        "socket_mode",
+        "mode",
+        0o660,
+        "Permissions of a unix socket, in octal.",
+        SOCKETS,
+        0,
+        0o777,
+    ),
+    Option("socket_owner", "str", "", "User that is to own a unix socket.", SOCKETS),
+    Option(
+        "socket_group",
+        "str",
+        "",
+        "Group that is to own a unix socket: the web server's, such as www-data.",
+        SOCKETS,
+    ),
+    Option(
+        "backlog",
+        "int",
+        2048,
+        "Connections that the kernel may hold until a worker accepts them. A full unix socket is a 502 at once.",
+        SOCKETS,
+        1,
+        65535,
+    ),
+    Option(
+        "allow",
+        "str",
+        (),
+        "Network that may connect over TCP, such as 10.0.0.0/8; repeat for more. Needed for an address that is not loopback: who can reach an open FastCGI port can run the application as anybody.",
+        SOCKETS,
+        multiple=True,
+    ),
+    Option(
+        "max_connections",
+        "int",
+        1024,
+        "Open connections per worker; past it no more are accepted until one closes.",
+        LIMITS,
+        1,
+        1_000_000,
+    ),
+    Option(
+        "max_open_requests",
+        "int",
+        64,
+        "Requests open at once on one multiplexed FastCGI connection; past it FCGI_OVERLOADED. Half-open requests are memory.",
+        LIMITS,
+        1,
+        65535,
+    ),
+    Option(
+        "max_variables",
+        "int",
+        1000,
+        "Meta-variables in one request.",
+        LIMITS,
+        1,
+        1_000_000,
+    ),
+    Option(
+        "max_variable_bytes",
+        "int",
+        131072,
+        "Bytes of meta-variables in one request. caddy and h2o send over 80 KiB; nginx and mod_fcgid stop at 64 KiB.",
+        LIMITS,
+        1024,
+        67_108_864,
+    ),
+    Option(
+        "head_timeout",
+        "float",
+        10.0,
+        "Seconds within which a request's head must be complete.",
+        LIMITS,
+        0.1,
+        86400,
+    ),
+    Option(
+        "read_timeout",
+        "float",
+        60.0,
+        "Seconds without a byte of an awaited request body after which the request is given up.",
+        LIMITS,
+        0.1,
+        86400,
+    ),
+    Option(
+        "write_timeout",
+        "float",
+        60.0,
+        "Seconds in which the web server takes no byte of an answer after which the connection is cut.",
+        LIMITS,
+        0.1,
+        86400,
+    ),
+    Option(
+        "error_stream",
+        "choice",
+        "log",
+        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both.",
+        LOGS,
+        choices=("log", "web-server", "both"),
+    ),
+    Option(
+        "log_level",
+        "choice",
+        "info",
+        "The least that is logged, on stderr.",
+        LOGS,
+        choices=("debug", "info", "warning", "error"),
+    ),
+)
+
+BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}
+
+
+class Options:
+    """The options in force: an attribute for each row of the table.
+
+    Raises ConfigurationError for an unknown name (with the nearest known one) and for a value
+    that is not of the option's kind or out of its bounds.
+    """
+
+    workers: int
+    threads: int
+    graceful_timeout: float
+    script_name: str
+    stream_requests: bool
+    remote_user: bool
+    debug: bool
+    socket_mode: int
+    socket_owner: str
+    socket_group: str
+    backlog: int
+    allow: tuple[str, ...]
+    max_connections: int
+    max_open_requests: int
+    max_variables: int
+    max_variable_bytes: int
+    head_timeout: float
+    read_timeout: float
+    write_timeout: float
+    error_stream: str
+    log_level: str
+
+    def __init__(self, **given: Any) -> None:
+        for name in given:
+            if name not in BY_NAME:
+                raise ConfigurationError(_unknown(name))
+        for option in OPTIONS:
+            value = given.get(option.name, option.default)
+            setattr(self, option.name, check(option, value))
+
+
+def check(option: Option, value: Any) -> Any:
+    """Return `value` as the option holds it; ConfigurationError when it is not one."""
+    if option.multiple:
+        if isinstance(value, str):
+            raise ConfigurationError(f"option {option.name}: give a list of values, not one string")
+        return tuple(str(each) for each in value)
+    if option.kind in ("int", "mode", "float"):
+        return _number(option, value)
+    if option.kind == "bool":
+        if not isinstance(value, bool):
+            raise ConfigurationError(f"option {option.name}: {value!r} is not true or false")
+        return value
+    if not isinstance(value, str):
+        raise ConfigurationError(f"option {option.name}: {value!r} is not text")
+    if option.choices and value not in option.choices:
+        raise ConfigurationError(
+            f"option {option.name}: {value!r} is not one of {', '.join(option.choices)}"
+        )
+    return value
+
+
+def _number(option: Option, value: Any) -> int | float:
+    wanted = (int, float) if option.kind == "float" else (int,)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise ConfigurationError(
+            f"option {option.name}: {value!r} is not a {'number' if option.kind == 'float' else 'whole number'}"
+        )
+    low, high = option.minimum, option.maximum
+    if (low is not None and not value >= low) or (high is not None and not value <= high):
+        shown = f"{value:o}" if option.kind == "mode" else str(value)
+        raise ConfigurationError(
+            f"option {option.name}: {shown} is out of bounds; it goes from {low} to {high}"
+        )
+    return float(value) if option.kind == "float" else int(value)
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, BY_NAME, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"unknown option {name}{hint}"
+
+
+def values(options: Options) -> Mapping[str, Any]:
+    """Return every option's name and value, in the table's order."""
+    return {option.name: getattr(options, option.name) for option in OPTIONS}
