@@ -271,10 +271,12 @@ class ClientConnection:
         elif self._receiving != "ENDED":
             try:
                 self._receive_head(data, events)
-            except RemoteProtocolError as error:
+            except RemoteProtocolError:
+                # Only the head has faults, and no event comes before it.
                 self._receiving = "ENDED"
                 self._must_close = True
-                error.events = events
+                if self._sending == "IDLE":
+                    self._sending = "ENDED"
                 raise
         return events
 

@@ -120,7 +120,7 @@ def _drop_forbidden(environ: dict[str, Any], request_id: int) -> None:
     environ.pop("HTTP_CONTENT_LENGTH", None)
     # One search in the joined names costs less than a test of each.
     names = "\0".join(environ)
-    if "" in environ or names.count("\0") > len(environ) - 1:
+    if "" in environ or names.count("\0") > max(len(environ) - 1, 0):
         raise _fault("a variable's name is empty or holds NUL", "RFC 3875 4.1", request_id)
     if "wsgi." in names:
         for name in [name for name in environ if name.startswith("wsgi.")]:

@@ -98,10 +98,8 @@ class ProtocolStatus(IntEnum):
 
 
 # Plain names for what every record is compared with: a member costs a look-up in its class.
-(BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT, STDERR, DATA) = tuple(
-    RecordType
-)[:8]
-(GET_VALUES, GET_VALUES_RESULT, UNKNOWN_TYPE) = tuple(RecordType)[8:]
+BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT = tuple(RecordType)[:6]
+STDERR, DATA, GET_VALUES, GET_VALUES_RESULT, UNKNOWN_TYPE = tuple(RecordType)[6:]
 
 ROLES = {Role.RESPONDER: RESPONDER, Role.AUTHORIZER: AUTHORIZER, Role.FILTER: FILTER}
 """The words that events use for the roles."""
@@ -174,23 +172,13 @@ class Record:
 class RecordReader:
     """Cuts bytes into records, wherever the bytes themselves were cut (§3.3).
 
-    It keeps nothing but an incomplete header.  `content_length` and `padding_length` are those of
-    the record that `read` yields from.
+    It keeps nothing but an incomplete header.  `record_type`, `content_length` and
+    `padding_length` are those of the record being read, `record_type` 0 inside its header.
     """
 
-    __slots__ = (
-        "content_length",
-        "padding_length",
-        "_type",
-        "_request_id",
-        "_header",
-        "_content",
-        "_padding",
-    )
-
     def __init__(self) -> None:
-        self.content_length = self.padding_length = 0
-        self._type = self._request_id = self._content = self._padding = 0
+        self.record_type = self.content_length = self.padding_length = 0
+        self._request_id = self._content = self._padding = 0
         self._header = b""
 
     @property
@@ -210,24 +198,27 @@ class RecordReader:
                 content = data[position : position + self._content]
                 position += len(content)
                 self._content -= len(content)
-                yield self._type, self._request_id, content, not self._content
+                yield self.record_type, self._request_id, content, not self._content
             elif self._padding:
                 skipped = min(self._padding, end - position)
                 position += skipped
                 self._padding -= skipped
             else:
+                self.record_type = 0
                 missing = FCGI_HEADER_LEN - len(self._header)
                 self._header += data[position : position + missing]
                 position += missing
                 if position <= end:
                     self._start()
                     if not self._content:
-                        yield self._type, self._request_id, b"", True
+                        yield self.record_type, self._request_id, b"", True
 
     def _start(self) -> None:
         header, self._header = self._header, b""
-        version, self._type, self._request_id, self._content, self._padding = _HEADER.unpack(header)
-        self.content_length, self.padding_length = self._content, self._padding
+        version, record_type, self._request_id, length, padding = _HEADER.unpack(header)
+        self.record_type = record_type
+        self.content_length = self._content = length
+        self.padding_length = self._padding = padding
         if version != FCGI_VERSION_1:
             # Another version may lay out everything after this byte differently, so there is no
             # telling where the next record begins.
@@ -447,6 +438,8 @@ class _Connection:
             self._closed = True
             error.events = events
             raise
+        finally:
+            self._events = []  # an idle connection holds on to nobody's body
         return events
 
     def data_to_send(self) -> bytes:
@@ -648,9 +641,11 @@ class ServerConnection(_Connection):
     @property
     def head_pending(self) -> bool:
         """True while a request has begun to arrive and its PARAMS are not complete."""
-        if not self._requests:
-            return self._reader.inside
-        return any(request.received == "PARAMS" for request in self._requests.values())
+        if self._requests:
+            return any(request.received == "PARAMS" for request in self._requests.values())
+        # What is left of an answered request's body may take its time.
+        late = ABORT_REQUEST <= self._reader.record_type <= DATA
+        return self._reader.inside and not late
 
     def send(self, event: Event, /) -> None:
         """Put the records of `event` into the outbox.
@@ -738,7 +733,7 @@ class ServerConnection(_Connection):
         before = request.received
         if not self._enter(request, record_type, self.RECEIVED[request.role]):
             return
-        if before == "PARAMS" and record_type == PARAMS:
+        if record_type == PARAMS:
             self._receive_params(request, content)
         elif record_type == ABORT_REQUEST:
             if request.sent == "UNANNOUNCED":
@@ -747,7 +742,7 @@ class ServerConnection(_Connection):
         elif content and before != "READ":
             data = RequestBody if record_type == STDIN else FilterData
             self._events.append(data(request_id, content))
-        elif request.received == "READ" != before:
+        elif before != "READ" and request.received == "READ":
             self._events.append(EndOfRequest(request_id))
 
     def _begin(self, request_id: int, body: bytes) -> None:
@@ -906,7 +901,8 @@ class ClientConnection(_Connection):
         if not numbers:
             raise _local(f"{event.role!r} is no role", "5.1", request_id)
         contents = list(_cut_params(event.variables, request_id))
-        self._write(BEGIN_REQUEST, request_id, _BEGIN_BODY.pack(numbers[0], bool(event.keep_conn)))
+        body = _BEGIN_BODY.pack(numbers[0], FCGI_KEEP_CONN if event.keep_conn else 0)
+        self._write(BEGIN_REQUEST, request_id, body)
         for content in contents:
             self._write(PARAMS, request_id, content)
         self._write_empty(PARAMS, request_id)

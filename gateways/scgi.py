@@ -107,12 +107,12 @@ class ServerConnection:
                     self._receive_body(data, events)
                 else:
                     self._truncated_body(events)
-        except RemoteProtocolError as error:
+        except RemoteProtocolError:
+            # Only the head has faults, and no event comes before it: the error's events are none.
             self._receiving = "COMPLETE"
             self._sending = "HEAD"
             self._must_close = True
             self._buffer = ReceiveBuffer()
-            error.events = events
             raise
         # Bytes past the body are no fault: nginx with request buffering off announces the bytes
         # it holds at that time and then sends the rest of the body as well.
@@ -335,10 +335,12 @@ class ClientConnection:
         elif self._receiving != "ENDED":
             try:
                 self._receive_head(data, events)
-            except RemoteProtocolError as error:
+            except RemoteProtocolError:
+                # Only the head has faults, and no event comes before it.
                 self._receiving = "ENDED"
                 self._must_close = True
-                error.events = events
+                if self._sending == "IDLE":
+                    self._sending = "ENDED"
                 raise
         return events
 

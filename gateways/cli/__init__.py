@@ -1,1 +1,31 @@
-"""The command line."""
+"""The command `gateways`.
+
+A web server waits for `gateways cgi` to start before every answer, so that command comes first
+and goes past click and rich, which the others use.
+"""
+
+from __future__ import annotations
+
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 1 failed, 2 wrongly used, 130 interrupted."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+    if arguments[:1] == ["cgi"] and arguments[1:2] not in (["--help"], ["-h"]):
+        from gateways.cli import cgi
+
+        sys.exit(cgi.main(arguments[1:]))
+    try:
+        from gateways.cli import group
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich"):
+            raise
+        # A folder that was copied instead of installed still serves and answers CGI.
+        sys.exit(f'gateways: the command line needs {error.name}; run "pip install {error.name}"')
+    sys.exit(group.main(arguments))

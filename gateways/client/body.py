@@ -52,15 +52,27 @@ def pieces_of(body: Body) -> Iterator[bytes]:
             yield from _slices(memoryview(_checked(piece)))
 
 
-def spooled(body: Body) -> Readable:
-    """Copy a body of unknown length to a temporary file (in memory up to 1 MiB) and return that."""
-    # The file lives as long as the request; closing it is left to the garbage collector, because
-    # it has no name and the request may end in many ways.
-    file = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115  # see above
-    for piece in pieces_of(body):
-        file.write(piece)
-    file.seek(0)
-    return file
+class Spool:
+    """A copy of a body of unknown length, in memory up to 1 MiB and then in a temporary file."""
+
+    def __init__(self, body: Body) -> None:
+        self._file = tempfile.SpooledTemporaryFile(_SPOOL_IN_MEMORY)  # noqa: SIM115  # see close()
+        self.length = 0
+        try:
+            for piece in pieces_of(body):
+                self._file.write(piece)
+                self.length += len(piece)
+            self._file.seek(0)
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, size: int, /) -> bytes:
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Give the file back; the connection does it once the body is sent or given up."""
+        self._file.close()
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from gateways import addresses, events
-from gateways.client.body import PIECE_SIZE, Body, length_of, pieces_of, spooled
+from gateways.client.body import PIECE_SIZE, Body, Spool, length_of, pieces_of
 from gateways.client.stream import Stream, open_stream
 from gateways.client.variables import Headers, variables
 from gateways.errors import (
@@ -70,21 +70,26 @@ def request(
     """
     if isinstance(address, str):
         address = addresses.parse(address)
+    spool: Spool | None = None
     length = length_of(body)
     if length is None and address.protocol == "scgi":
-        body = spooled(body)
-        length = length_of(body)
-    made = variables(
-        target,
-        method=method,
-        headers=headers,
-        content_length=length,
-        script_name=script_name,
-        extra=extra,
-    )
-    return connect(address, timeout=timeout).request(
-        made, body, role=role, keep_conn=False, on_errors=on_errors
-    )
+        body = spool = Spool(body)
+        length = spool.length
+    try:
+        made = variables(
+            target,
+            method=method,
+            headers=headers,
+            content_length=length,
+            script_name=script_name,
+            extra=extra,
+        )
+        connection = connect(address, timeout=timeout)
+        return connection.request(made, body, role=role, keep_conn=False, on_errors=on_errors)
+    except BaseException:
+        if spool is not None:
+            spool.close()
+        raise
 
 
 def _codec(address: addresses.Address) -> tuple[interface.ClientConnection, int]:
@@ -128,6 +133,7 @@ class Connection:
         self._events: deque[events.Event] = deque()
         self._fault: RemoteProtocolError | None = None
         self._outbox = memoryview(b"")
+        self._body: Body = b""
         self._upload: Iterator[events.Event] | None = None
         self._keep_conn = False
         self._aborting = False
@@ -162,8 +168,14 @@ class Connection:
             body_delimited=self._request_id != 0,
             keep_conn=keep_conn,
         )
-        self._codec.send(head)
+        try:
+            self._codec.send(head)
+        except LocalProtocolError:
+            if not keep_conn:
+                self.close()
+            raise
         self.reusable = False
+        self._body = body
         self._keep_conn = keep_conn
         self._upload = self._request_events(body, data)
         if isinstance(body, bytes) and len(body) <= PIECE_SIZE and data == b"":
@@ -203,7 +215,7 @@ class Connection:
         """Close the socket; an answer that is not complete cannot be read any further."""
         self.closed = True
         self.reusable = False
-        self._upload = None
+        self._end_upload()
         self._stream.close()
 
     def __enter__(self) -> Connection:
@@ -228,6 +240,12 @@ class Connection:
             pass
         return bool(received) and not reader.inside
 
+    def _end_upload(self) -> None:
+        self._upload = None
+        if isinstance(self._body, Spool):
+            self._body.close()
+        self._body = b""
+
     def _request_events(self, body: Body, data: Body) -> Iterator[events.Event]:
         for piece in pieces_of(body):
             yield events.RequestBody(self._request_id, piece)
@@ -239,8 +257,10 @@ class Connection:
         """Wait for the next event of the answer, sending the body meanwhile."""
         while not self._events:
             if self._fault is not None:
+                self.close()
                 raise self._fault
             if self.closed or self._ended:
+                self.close()
                 raise RequestAborted(f"the connection to {self.address} is closed")
             self._fill_outbox()
             sending = bool(self._outbox)
@@ -270,7 +290,7 @@ class Connection:
     def _send_next_event(self) -> None:
         event = next(self._upload, None) if self._upload is not None else None
         if event is None:
-            self._upload = None
+            self._end_upload()
         else:
             self._codec.send(event)
 
@@ -308,7 +328,7 @@ class Connection:
         sent = self._stream.send(self._outbox)
         if sent is None:
             # The peer reads no more, but what it has answered already is still to be received.
-            self._upload = None
+            self._end_upload()
             self._keep_conn = False
             self._outbox = memoryview(b"")
         else:
@@ -316,7 +336,7 @@ class Connection:
 
     def _abort(self) -> None:
         """Tell the server to stop, and stop sending the body."""
-        self._upload = None
+        self._end_upload()
         self._aborting = True
         self._events = deque(e for e in self._events if not _is_body(e))
         self._codec.send(events.RequestAborted(self._request_id))

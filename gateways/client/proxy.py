@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from gateways import addresses
-from gateways.client.body import Readable, spooled
+from gateways.client.body import Readable, Spool
 from gateways.client.connection import Answer, connect
 from gateways.errors import (
     GatewayError,
@@ -113,18 +113,23 @@ class ProxyApplication:
     def _forward(self, environ: WSGIEnvironment, upload: _Upload, length: int | None) -> Answer:
         body: Readable = upload
         if length is None and self.address.protocol == "scgi":
-            spool = spooled(upload)
-            body, length = spool, upload.taken
-        variables = _variables(environ, self.extra)
-        if length is not None:
-            variables.insert(0, (b"CONTENT_LENGTH", b"%d" % length))
-        connection = connect(self.address, timeout=self.timeout)
-        return connection.request(
-            variables,
-            body if length != 0 else b"",
-            keep_conn=False,
-            on_errors=lambda data: _log(environ, data.decode("utf-8", "backslashreplace")),
-        )
+            body = spool = Spool(upload)
+            length = spool.length
+        try:
+            variables = _variables(environ, self.extra)
+            if length is not None:
+                variables.insert(0, (b"CONTENT_LENGTH", b"%d" % length))
+            connection = connect(self.address, timeout=self.timeout)
+            return connection.request(
+                variables,
+                body if length != 0 else b"",
+                keep_conn=False,
+                on_errors=lambda data: _log(environ, data.decode("utf-8", "backslashreplace")),
+            )
+        except BaseException:
+            if isinstance(body, Spool):
+                body.close()
+            raise
 
 
 class _Upload:

@@ -6,7 +6,9 @@ The only place where an OSError of a socket becomes one of ours, with what to do
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import select
 import socket
 import stat
@@ -108,6 +110,10 @@ def open_stream(address: Address, timeout: float | None) -> Stream:
     except TimeoutError as error:
         text = f"{address} did not accept the connection within {timeout or 0:g} seconds"
         raise _error(TransportTimeout, errno.ETIMEDOUT, text) from error
+    except UnicodeError as error:
+        # What getaddrinfo raises for a name that IDNA cannot encode, such as "a..b".
+        text = f'"{address.host}" in {address} cannot be a host name; check its spelling'
+        raise _error(ConnectFailed, errno.EINVAL, text) from error
     except OSError as error:
         raise _error(ConnectFailed, error.errno, _why(error, address)) from error
 
@@ -176,9 +182,6 @@ def _owner(path: str) -> str:
         status = os.stat(path)
     except OSError:
         return ""
-    import grp
-    import pwd
-
     try:
         owner = pwd.getpwuid(status.st_uid).pw_name
     except KeyError:

@@ -27,23 +27,23 @@ def run(
     *,
     script_name: str | None = None,
     debug: bool = False,
-) -> None:
-    """Answer the one CGI request that this process was started for.
+) -> int:
+    """Answer the one CGI request that this process was started for; return the exit status.
 
     `script_name` and `debug` are as for `gateways serve`.  Whatever the application prints goes to
     stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
     of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
-    ends the request quietly.
+    ends the request quietly.  The status is 1 where the answer could not be completed, else 0.
     """
     output = _private_stdout()
+    exchange = _Exchange(output, script_name, debug)
     try:
-        _Exchange(output, script_name, debug).run(application)
-    except OSError as error:
-        # The web server has closed our stdout: its visitor is gone, which is nobody's fault.
-        if not isinstance(error, (BrokenPipeError, errors.RequestAborted)):
-            raise
+        exchange.run(application)
+    except (BrokenPipeError, errors.RequestAborted):
+        return 1  # the web server has closed our stdout: its visitor is gone
     finally:
         os.close(output)
+    return int(exchange.connection.aborted)
 
 
 def refuse(status: int, text: str) -> None:
@@ -112,7 +112,10 @@ class _Exchange:
                     raise errors.RequestAborted(str(event.error or "the request was aborted"))
             if not self.connection.wants_data:
                 return b""
-            self.arrived = self.connection.receive_data(os.read(STDIN, 65536))
+            # "The script MUST NOT attempt to read more than CONTENT_LENGTH bytes" (RFC 3875 4.2).
+            left = self.connection.remaining
+            size = 65536 if left is None else min(left, 65536)
+            self.arrived = self.connection.receive_data(os.read(STDIN, size))
 
     def send(self, event: events.Event) -> None:
         self.connection.send(event)

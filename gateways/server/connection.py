@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -97,6 +98,7 @@ class Connection:
         self._faulty = False  # the peer broke the protocol; close after the last answer
         self._finished = False  # this side wants no more requests
         self._lingering = False
+        self._broken_off = False  # an answer was given up half-way
         self._unread = False  # an answered request's body was still on its way
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -165,6 +167,8 @@ class Connection:
                 if self._dead:
                     raise errors.RequestAborted("the web server closed the connection")
                 self.codec.send(event)
+                if isinstance(event, events.RequestAborted) and self.codec.must_close:
+                    self._broken_off = True
                 data = self._take_unsent()
             self._send_all(data)
         if self._owed:
@@ -452,7 +456,7 @@ class Connection:
         with self._lock:
             if self.closed or self._running or not self._is_over():
                 return
-            lingers = self._unread and not self._ended and not self._dead
+            lingers = self._unread and not (self._ended or self._dead or self._broken_off)
             if lingers and not self._lingering:
                 self._linger()
                 return
@@ -463,7 +467,19 @@ class Connection:
             for exchange in self._exchanges.values():
                 exchange.body.close()
             self.worker.forget(self)
+            if self._broken_off:
+                self._close_with_reset()
             self.sock.close()
+
+    def _close_with_reset(self) -> None:
+        """Have the close reset the connection, so that what was sent cannot pass for a whole answer.
+
+        A clean end of file is the end of an SCGI answer, and nginx takes it for the end of a
+        FastCGI answer too.  Only TCP can do this.
+        """
+        if self.sock.family != socket.AF_UNIX:
+            with suppress(OSError):  # the peer was faster
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _is_over(self) -> bool:
         if self._dead:

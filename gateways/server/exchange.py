@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gateways import environ as environs
 from gateways import errors, events, wsgi
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateways.server.connection import Connection
 
 IN_MEMORY = 65536
-"""Bytes of a body of unknown length that are kept in memory; the rest goes to a private file."""
+"""Bytes of a body that is complete which are offered from memory."""
 
 
 class Exchange:
@@ -31,6 +31,7 @@ class Exchange:
         self.body = Body()
         self.filter_data = Body() if request.role == events.FILTER else None
         self.started = False
+        self._spool: IO[bytes] | None = None
 
     def on_event(self, event: events.Event, *, spill: bool) -> None:
         """Take in a RequestBody, FilterData or EndOfRequest."""
@@ -67,10 +68,14 @@ class Exchange:
             log.exception("%s: internal error; please report it", connection)
             connection.give_up()
         finally:
-            self.body.close()
-            if self.filter_data is not None:
-                self.filter_data.close()
+            self._close_inputs()
             connection.done(self)
+
+    def _close_inputs(self) -> None:
+        self.body.close()
+        for each in (self.filter_data, self._spool):
+            if each is not None:
+                each.close()
 
     def _environ(self) -> dict[str, Any]:
         worker = self.connection.worker
@@ -88,10 +93,12 @@ class Exchange:
                 raise self.body.error
         environ["wsgi.errors"] = self._error_stream()
         environ["wsgi.input"] = Input(lambda: self._more(self.body))
-        if length is None and self.request.body_delimited:
-            self._settle_length(environ)
-        elif self.body.ended:
+        if self.body.ended and self.body.received <= IN_MEMORY:
             self._offer_whole(environ)
+        elif length is None and not worker.options.stream_requests:
+            self._offer_spooled(environ)
+        if "CONTENT_LENGTH" not in environ and self.body.ended and self.body.received:
+            environ["CONTENT_LENGTH"] = str(self.body.received)
         if self.filter_data is not None:
             filter_data = self.filter_data
             environ["fastcgi.data"] = Input(lambda: self._more(filter_data))
@@ -104,16 +111,13 @@ class Exchange:
             whole.append(piece)
         environ["wsgi.input"] = io.BytesIO(b"".join(whole))
 
-    def _settle_length(self, environ: dict[str, Any]) -> None:
-        """Give a body of unknown length its CONTENT_LENGTH: most frameworks read no further.
+    def _offer_spooled(self, environ: dict[str, Any]) -> None:
+        """Collect a body of unknown length, so that it gets a CONTENT_LENGTH.
 
-        The whole body is collected first, unless requests are to be streamed or it is longer
-        than MAX_SPOOLED; then the application must read to the end of the stream, as
-        wsgi.input_terminated tells.
+        Most frameworks read no further than that.  Past MAX_SPOOLED the application has to read to
+        the end of the stream, as wsgi.input_terminated tells.
         """
-        if self.connection.worker.options.stream_requests and not self.body.ended:
-            return
-        spool = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - it becomes wsgi.input and lives as long
+        self._spool = spool = tempfile.TemporaryFile(prefix="gateways-")  # noqa: SIM115 - closed when the exchange ends
         size = 0
         while size <= MAX_SPOOLED and (piece := self._more(self.body)):
             spool.write(piece)
@@ -121,10 +125,8 @@ class Exchange:
         spool.seek(0)
         if size > MAX_SPOOLED:
             environ["wsgi.input"] = Input(lambda: spool.read(65536) or self._more(self.body))
-            return
-        environ["wsgi.input"] = spool
-        if size:
-            environ["CONTENT_LENGTH"] = str(size)
+        else:
+            environ["wsgi.input"] = spool
 
     def _more(self, body: Body) -> bytes:
         while (piece := body.take()) is None:

@@ -36,7 +36,7 @@ class Listener:
         self.address = address
         self.inherited = address.family == "fd"
         self._socket = sock
-        self._networks = [_network(text) for text in options.allow]
+        self._networks = _networks(options)
         self._owner = os.getpid()
         self._identity = _identity(address.path) if address.family == "unix" else None
         sock.setblocking(False)
@@ -82,6 +82,7 @@ class Listener:
 
 def open_listener(address: Address, options: Options) -> Listener:
     """Open a listening socket; ConfigurationError, with the remedy, when that cannot be."""
+    _networks(options)  # a mistake there is told before a socket is opened
     openers = {"unix": _open_unix, "tcp": _open_tcp, "fd": _take_over}
     return Listener(address, openers[address.family](address, options), options)
 
@@ -275,6 +276,10 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _networks(options: Options) -> list[_Network]:
+    return [_network(text) for text in options.allow]
 
 
 def _network(text: str) -> _Network:

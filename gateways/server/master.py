@@ -58,6 +58,7 @@ class Master:
         self._signals: list[int] = []
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._ready_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller = select.poll()
         # Only the master holds the writing end: its closing tells the workers that they are alone.
         self._life_pipe = os.pipe2(os.O_CLOEXEC)
 
@@ -81,16 +82,14 @@ class Master:
         self._signals.append(number)
 
     def _supervise(self) -> None:
-        poller = select.poll()
-        poller.register(self._signal_pipe[0], select.POLLIN)
-        poller.register(self._ready_pipe[0], select.POLLIN)
+        self._poller.register(self._signal_pipe[0], select.POLLIN)
+        self._poller.register(self._ready_pipe[0], select.POLLIN)
         while self._born or not self._stopping:
             self._start_missing()
-            for descriptor, _ in poller.poll(TICK_SECONDS * 1000):
-                said = os.read(descriptor, 4096)
-                if descriptor == self._ready_pipe[0] and said and not self._ready:
-                    self._ready = True
-                    self._pause = 0.0
+            for descriptor, _ in self._poller.poll(TICK_SECONDS * 1000):
+                os.read(descriptor, 4096)
+                if descriptor == self._ready_pipe[0] and not self._ready:
+                    self._on_ready()
             signals, self._signals = self._signals, []
             for number in signals:
                 self._on_signal(number)
@@ -156,12 +155,22 @@ class Master:
             _kill(pid, signal.SIGTERM)
 
     def _replace_workers(self) -> None:
-        """Have each worker finish and a new one start; the application is loaded anew."""
+        """Start new workers, which load the application anew; the old ones finish once that worked."""
         log.info("SIGHUP: replacing the workers")
-        old = [pid for pid in self._born if pid not in self._retiring]
-        self._retiring.update(old)
-        self._start_missing()
-        for pid in old:
+        self._retiring.update(self._born)
+        self._ready = False
+        # A pipe of its own tells this generation's readiness from what the last one has to say.
+        self._poller.unregister(self._ready_pipe[0])
+        os.close(self._ready_pipe[0])
+        os.close(self._ready_pipe[1])
+        self._ready_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poller.register(self._ready_pipe[0], select.POLLIN)
+
+    def _on_ready(self) -> None:
+        """The first worker of a generation serves: the others may start, the last one's may go."""
+        self._ready = True
+        self._pause = 0.0
+        for pid in self._retiring:
             _kill(pid, signal.SIGTERM)
 
     def _bury(self) -> None:
@@ -177,10 +186,18 @@ class Master:
             elif not self._stopping:
                 self._on_death(pid, status, time.monotonic() - born)
 
+    def _on_load_failure(self) -> None:
+        if not self._retiring:
+            self._failed = self._stopping = True
+            return
+        log.error("the application cannot be loaded any more; the old workers go on")
+        self._retiring.clear()
+        self._ready = True
+
     def _on_death(self, pid: int, status: int, age: float) -> None:
         code = os.waitstatus_to_exitcode(status)
         if code == CANNOT_LOAD and not self._ready:
-            self._failed = self._stopping = True
+            self._on_load_failure()
             return
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE) if age < SHORT_LIFE else 0.0

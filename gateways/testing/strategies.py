@@ -44,19 +44,26 @@ def chunkings(data: bytes) -> st.SearchStrategy[list[bytes]]:
 
 
 def cuts() -> st.SearchStrategy[Pieces]:
-    """Ways to cut bytes that are not known yet, for Pair."""
-    sizes = st.one_of(st.integers(1, 20), st.integers(1, 70000))
-    return st.lists(sizes, min_size=1, max_size=6).map(lambda drawn: Pieces(*drawn))
+    """Ways to cut bytes that are not known yet, for Pair.
+
+    One size is large, so that a body of 64 KiB does not take as many calls; for every single byte
+    there is `gateways.testing.bytewise`.
+    """
+    small = st.lists(st.integers(1, 20), max_size=5)
+    return st.builds(lambda sizes, large: Pieces(*sizes, large), small, st.integers(400, 70000))
 
 
-def bodies() -> st.SearchStrategy[bytes]:
-    """Bodies of every kind of length: none, few bytes, about 64 KiB."""
+def bodies(*, large: bool = True) -> st.SearchStrategy[bytes]:
+    """Bodies of every kind of length: none, few bytes, and with `large` some of about 64 KiB."""
+    lengths = [1, 7, 8, 127, 128, 255, 256]
+    if large:
+        lengths += [8191, 65527, 65535, 65536, 70001]
     repeated = st.builds(
         lambda block, length: (block * length)[:length],
-        st.binary(min_size=1, max_size=8),
-        st.sampled_from([1, 8, 127, 128, 255, 256, 8191, 65527, 65535, 65536, 70001]),
+        st.binary(min_size=1, max_size=4),
+        st.sampled_from(lengths),
     )
-    return st.one_of(st.binary(max_size=60), repeated)
+    return st.one_of(st.binary(max_size=40), st.binary(max_size=40), repeated)
 
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -254,16 +261,19 @@ def client_end(protocol: str) -> AnyClient:
     return end
 
 
-def conversations(protocol: str) -> st.SearchStrategy[Conversation]:
-    """Whole conversations: FastCGI's hold several requests at once, of every role."""
+def conversations(protocol: str, *, large: bool = True) -> st.SearchStrategy[Conversation]:
+    """Whole conversations: FastCGI's hold several requests at once, of every role.
+
+    Without `large` they stay within a few KiB.
+    """
     if protocol == "FastCGI":
-        return _fastcgi_conversations()
-    return _single_conversations(protocol)
+        return _fastcgi_conversations(large)
+    return _single_conversations(protocol, large)
 
 
 @st.composite
-def _single_conversations(draw: st.DrawFn, protocol: str) -> Conversation:
-    body = draw(bodies())
+def _single_conversations(draw: st.DrawFn, protocol: str, large: bool) -> Conversation:
+    body = draw(bodies(large=large))
     pairs = _once_each(draw(variables()))
     delimited = protocol == "CGI" and draw(st.booleans())
     head = [(b"CONTENT_LENGTH", b"%d" % len(body)), (b"SCGI", b"1")]
@@ -272,7 +282,8 @@ def _single_conversations(draw: st.DrawFn, protocol: str) -> Conversation:
     sent: list[Event] = [Request(0, head + pairs, RESPONDER, delimited)]
     sent += [events.RequestBody(0, piece) for piece in draw(chunkings(body))]
     sent.append(events.EndOfRequest(0))
-    return Conversation(protocol, sent, draw(_answers(0, errors=False)))
+    answered = [event for turn in draw(_answers(0, large, errors=False)) for event in turn]
+    return Conversation(protocol, sent, answered)
 
 
 def _once_each(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -281,47 +292,52 @@ def _once_each(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 
 
 @st.composite
-def _fastcgi_conversations(draw: st.DrawFn) -> Conversation:
-    ids = draw(st.lists(st.integers(1, 0xFFFF), min_size=1, max_size=4, unique=True))
-    sent = draw(_interleaved([draw(_fastcgi_requests(each)) for each in ids]))
-    answered = draw(_interleaved([draw(_answers(each, errors=True)) for each in ids]))
+def _fastcgi_conversations(draw: st.DrawFn, large: bool) -> Conversation:
+    ids = draw(st.lists(st.integers(1, 0xFFFF), min_size=1, max_size=3, unique=True))
+    sent = draw(_interleaved([draw(_fastcgi_requests(each, large)) for each in ids]))
+    answered = draw(_interleaved([draw(_answers(each, large, errors=True)) for each in ids]))
     return Conversation("FastCGI", sent, answered)
 
 
+# Events that arrive together stand in one list: other requests' come before or after them all.
+_Turns = list[list[Event]]
+
+
 @st.composite
-def _fastcgi_requests(draw: st.DrawFn, request_id: int) -> list[Event]:
+def _fastcgi_requests(draw: st.DrawFn, request_id: int, large: bool) -> _Turns:
     role = draw(st.sampled_from([RESPONDER, RESPONDER, AUTHORIZER, FILTER]))
     request = Request(request_id, draw(variables()), role, role != AUTHORIZER, draw(st.booleans()))
-    script: list[Event] = [request]
-    if role != AUTHORIZER:
-        pieces = draw(chunkings(draw(bodies())))
-        script += [events.RequestBody(request_id, piece) for piece in pieces]
+    end = events.EndOfRequest(request_id)
+    if role == AUTHORIZER:
+        # It has no body, so it is complete with its variables (FastCGI §6.3).
+        return [[request, end]]
+    script: _Turns = [[request]]
+    body = draw(chunkings(draw(bodies(large=large))))
+    script += [[events.RequestBody(request_id, piece)] for piece in body]
     if role == FILTER:
-        pieces = draw(chunkings(draw(bodies())))
-        script += [events.FilterData(request_id, piece) for piece in pieces]
-    script.append(events.EndOfRequest(request_id))
-    return script
+        data = draw(chunkings(draw(bodies(large=large))))
+        script += [[events.FilterData(request_id, piece)] for piece in data]
+    return [*script, [end]]
 
 
 @st.composite
-def _answers(draw: st.DrawFn, request_id: int, errors: bool) -> list[Event]:
-    pieces = draw(chunkings(draw(bodies())))
-    answer: list[Event] = [draw(responses(request_id))]
-    answer += [events.ResponseBody(request_id, piece) for piece in pieces]
+def _answers(draw: st.DrawFn, request_id: int, large: bool, errors: bool) -> _Turns:
+    pieces = draw(chunkings(draw(bodies(large=large))))
+    answer: _Turns = [[draw(responses(request_id))]]
+    answer += [[events.ResponseBody(request_id, piece)] for piece in pieces]
     if errors:
-        for text in draw(st.lists(st.binary(min_size=1, max_size=20), max_size=3)):
+        for text in draw(st.lists(st.binary(min_size=1, max_size=20), max_size=2)):
             place = draw(st.integers(0, len(answer)))
-            answer.insert(place, events.ErrorOutput(request_id, text))
+            answer.insert(place, [events.ErrorOutput(request_id, text)])
     status = draw(st.sampled_from([0, 0, 1, 0xFFFFFFFF])) if errors else 0
-    answer.append(events.EndOfResponse(request_id, status))
-    return answer
+    return [*answer, [events.EndOfResponse(request_id, status)]]
 
 
 @st.composite
-def _interleaved(draw: st.DrawFn, scripts: list[list[Event]]) -> list[Event]:
+def _interleaved(draw: st.DrawFn, scripts: list[_Turns]) -> list[Event]:
     turns = [number for number, script in enumerate(scripts) for _ in script]
     iterators = [iter(script) for script in scripts]
-    return [next(iterators[turn]) for turn in draw(st.permutations(turns))]
+    return [event for turn in draw(st.permutations(turns)) for event in next(iterators[turn])]
 
 
 # FastCGI records.
@@ -389,13 +405,17 @@ def broken_netstrings() -> st.SearchStrategy[bytes]:
 
 def broken_requests(protocol: str) -> st.SearchStrategy[bytes]:
     """What a hostile or mistaken client might send: a conversation damaged, or never one."""
-    damaged = conversations(protocol).flatmap(lambda talk: mutations(talk.request_bytes()))
+    damaged = conversations(protocol, large=False).flatmap(
+        lambda talk: mutations(talk.request_bytes())
+    )
     return st.one_of(damaged, *_garbage(protocol))
 
 
 def broken_answers(protocol: str) -> st.SearchStrategy[bytes]:
     """What a hostile or mistaken application might answer."""
-    damaged = conversations(protocol).flatmap(lambda talk: mutations(talk.answer_bytes()))
+    damaged = conversations(protocol, large=False).flatmap(
+        lambda talk: mutations(talk.answer_bytes())
+    )
     head = st.lists(st.sampled_from(_HEAD_PIECES), max_size=12).map(b"".join)
     return st.one_of(damaged, head, *_garbage(protocol))
 

@@ -1,0 +1,93 @@
+"""The development front: an HTTP server, so that an application can be looked at without nginx.
+
+waitress takes the HTTP and our own proxy speaks FastCGI to the application over a real socket: what
+a browser shows has been through the same records as behind a web server.  It is for one machine and
+its user; nothing about it is meant for strangers.
+
+    python -m gateways.cli.front fcgi+unix:/run/app.sock 127.0.0.1:8080
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING
+
+from gateways import addresses
+from gateways.client import ProxyApplication
+from gateways.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Front(Protocol):
+        """What waitress makes: `run` serves until `close` or an interrupt."""
+
+        effective_port: int
+
+        def run(self) -> None: ...
+
+        def close(self) -> None: ...
+
+
+THREADS = 16
+"""Each event stream that a browser holds open takes one."""
+
+
+TIMEOUT = 3600.0
+"""Seconds of silence after which an answer is given up: an event stream may be quiet for long."""
+
+
+def create(backend: addresses.Address | str, host: str, port: int) -> Front:
+    """Return an HTTP server on HOST:PORT in front of `backend`, listening and not yet running.
+
+    Port 0 takes a free one, told by `effective_port`.  Raises ConfigurationError where waitress is
+    not installed or the port is taken.
+    """
+    try:
+        import waitress
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            'the built-in front needs waitress; run "pip install gateways[http]"'
+        ) from None
+    # A client that hangs up is no news; waitress would log it with a traceback.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
+    try:
+        server: Front = waitress.create_server(
+            ProxyApplication(backend, timeout=TIMEOUT),
+            host=host,
+            port=port,
+            threads=THREADS,
+            ident="gateways",
+            clear_untrusted_proxy_headers=True,
+        )
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {host}:{port}: {error.strerror}; name another port with --port"
+        ) from error
+    return server
+
+
+def main(arguments: list[str]) -> int:
+    """Serve BACKEND at HOST:PORT until interrupted."""
+    try:
+        backend, listen = arguments
+        address = addresses.parse(listen, default_protocol="http")
+        front = create(backend, address.host, address.port)
+    except ValueError:
+        print("usage: python -m gateways.cli.front BACKEND HOST:PORT", file=sys.stderr)
+        return 2
+    except ConfigurationError as error:
+        print(f"gateways: {error}", file=sys.stderr)
+        return 2
+    try:
+        front.run()
+    except KeyboardInterrupt:
+        pass  # The way to stop it.
+    finally:
+        front.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,277 @@
+"""Every wait has an end: heads, bodies, readers, and the stop."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateways import events
+from tests.server.live import PATIENCE, eventually, plain, post, request, running
+
+Environ = dict[str, Any]
+Start = Callable[..., Any]
+
+THREADS = pytest.mark.parametrize("threads", [1, 8])
+
+
+@THREADS
+@pytest.mark.parametrize(
+    "begun", [b"", b"\x01\x01\x00\x01\x00\x08", b"\x01\x01\x00\x01\x00\x08\x00\x00\x00\x01"]
+)
+def test_a_head_that_does_not_come_to_its_end_is_cut_off(
+    socket_path: Path, caplog: pytest.LogCaptureFixture, threads: int, begun: bytes
+) -> None:
+    with (
+        running(plain, socket_path, threads=threads, head_timeout=0.2) as live,
+        live.peer() as peer,
+    ):
+        peer.sock.sendall(begun)
+        assert peer.sock.recv(100) == b""
+        assert "timed out" in caplog.text
+
+
+@THREADS
+def test_a_head_sent_a_byte_at_a_time_is_cut_off_all_the_same(
+    socket_path: Path, threads: int
+) -> None:
+    """The deadline is for the whole head: a byte now and then does not move it."""
+    with (
+        running(plain, socket_path, threads=threads, head_timeout=0.5) as live,
+        live.peer() as peer,
+    ):
+        data = peer.bytes_of(request("/"), events.EndOfRequest(1))
+        began = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for byte in data:
+                peer.sock.sendall(bytes((byte,)))
+                time.sleep(0.05)
+            raise AssertionError("the whole head could be sent")
+        assert time.monotonic() - began < PATIENCE
+
+
+@THREADS
+def test_a_kept_connection_may_be_idle_for_longer_than_a_head_may_take(
+    socket_path: Path, threads: int
+) -> None:
+    """Closing first would race with the web server's reuse and cost requests."""
+    with (
+        running(plain, socket_path, threads=threads, head_timeout=0.2) as live,
+        live.peer() as peer,
+    ):
+        peer.get("/1")
+        assert peer.answer() == b"/1"
+        time.sleep(2.5)  # two ticks of the timer and more: long enough to be noticed
+        peer.get("/2")
+        assert peer.answer() == b"/2"
+
+
+@THREADS
+def test_a_body_that_stops_arriving_gives_the_application_an_error(
+    socket_path: Path, threads: int
+) -> None:
+    outcome: list[str] = []
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        try:
+            environ["wsgi.input"].read()
+        except OSError as error:
+            outcome.append(str(error))
+            raise
+        raise AssertionError("the body was complete")
+
+    with (
+        running(
+            application, socket_path, threads=threads, stream_requests=True, read_timeout=0.2
+        ) as live,
+        live.peer() as peer,
+    ):
+        peer.send(request("/", method="POST", length=10), events.RequestBody(1, b"x"))
+        eventually(lambda: outcome == ["the request's body stopped arriving"], "the error")
+        eventually(lambda: live.connections() == 0, "the connection is closed")
+
+
+@THREADS
+def test_a_small_body_that_stops_arriving_holds_no_thread_and_ends(
+    socket_path: Path, threads: int
+) -> None:
+    with (
+        running(plain, socket_path, threads=threads, read_timeout=0.2) as live,
+        live.peer() as slow,
+        live.peer() as other,
+    ):
+        slow.send(request("/", method="POST", length=10), events.RequestBody(1, b"x"))
+        other.get("/other")
+        assert other.answer() == b"/other"
+        assert slow.wait_closed()[:-1] == []
+
+
+@THREADS
+def test_a_reader_that_takes_nothing_is_cut_off(socket_path: Path, threads: int) -> None:
+    closed = threading.Event()
+
+    class Endless:
+        def __iter__(self) -> Iterator[bytes]:
+            while True:
+                yield b"x" * 65536
+
+        def close(self) -> None:
+            closed.set()
+
+    def application(environ: Environ, start_response: Start) -> Endless:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return Endless()
+
+    with (
+        running(application, socket_path, threads=threads, write_timeout=0.2) as live,
+        live.peer() as peer,
+    ):
+        peer.get()
+        assert closed.wait(PATIENCE)
+        eventually(lambda: live.connections() == 0, "the connection is closed")
+
+
+# The stop.
+
+
+@THREADS
+def test_a_running_request_is_answered_before_the_server_stops(
+    socket_path: Path, threads: int
+) -> None:
+    inside, go_on = threading.Event(), threading.Event()
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        inside.set()
+        assert go_on.wait(PATIENCE)
+        return plain(environ, start_response)
+
+    with running(application, socket_path, threads=threads) as live, live.peer() as peer:
+        peer.get("/last")
+        assert inside.wait(PATIENCE)
+        live.stop()
+        if threads > 1:
+            eventually(lambda: not socket_path.exists(), "the socket's path is gone")
+            assert not live.wait_stopped(0.2)
+        go_on.set()
+        assert peer.answer() == b"/last"
+        assert live.wait_stopped()
+
+
+@THREADS
+def test_an_idle_kept_connection_does_not_hold_up_the_stop(socket_path: Path, threads: int) -> None:
+    with running(plain, socket_path, threads=threads) as live, live.peer() as peer:
+        peer.get("/1")
+        assert peer.answer() == b"/1"
+        began = time.monotonic()
+        live.stop()
+        assert live.wait_stopped()
+        assert time.monotonic() - began < 5
+        assert peer.sock.recv(1) == b""
+
+
+@THREADS
+def test_connections_that_wait_to_be_accepted_are_answered_before_the_stop(
+    socket_path: Path, threads: int
+) -> None:
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        inside.release()
+        assert go_on.wait(PATIENCE)
+        return plain(environ, start_response)
+
+    with running(application, socket_path, threads=threads) as live:
+        peers = [live.peer() for _ in range(threads)]
+        for peer in peers:
+            peer.get("/running")
+        for _ in peers:
+            assert inside.acquire(timeout=PATIENCE)
+        late = [live.peer() for _ in range(5)]  # every thread is busy: these wait in the kernel
+        for peer in late:
+            peer.get("/late")
+        live.stop()
+        go_on.set()
+        assert [peer.answer() for peer in late] == [b"/late"] * 5
+        assert live.wait_stopped()
+        for peer in peers + late:
+            peer.close()
+
+
+@THREADS
+def test_the_stop_has_an_end_even_if_an_application_has_none(
+    socket_path: Path, threads: int
+) -> None:
+    inside = threading.Event()
+    release = threading.Event()
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        inside.set()
+        release.wait(PATIENCE if threads > 1 else 1.0)
+        return plain(environ, start_response)
+
+    with (
+        running(application, socket_path, threads=threads, graceful_timeout=0.1) as live,
+        live.peer() as peer,
+    ):
+        peer.get()
+        assert inside.wait(PATIENCE)
+        live.stop()
+        assert live.wait_stopped()
+        release.set()
+
+
+def test_past_max_connections_a_connection_waits_until_another_closes(socket_path: Path) -> None:
+    with running(plain, socket_path, max_connections=2) as live:
+        first, second, third = live.peer(), live.peer(), live.peer()
+        for peer in (first, second):
+            peer.get("/in")
+            assert peer.answer() == b"/in"
+        third.get("/waits")
+        third.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            third.answer()
+        third.sock.settimeout(PATIENCE)
+        first.close()
+        assert third.answer() == b"/waits"
+        second.close()
+        third.close()
+
+
+def test_a_body_split_over_many_small_records_arrives_in_time_linear_in_its_size(
+    socket_path: Path,
+) -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        lines = list(environ["wsgi.input"])
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [f"{len(lines)} {len(lines[0])}".encode()]
+
+    with running(application, socket_path) as live, live.peer() as peer:
+        size = 3_000_000
+        peer.send(request("/", method="POST", length=size))
+        sender = threading.Thread(target=_send_in_records_of, args=(peer.sock, size, 100))
+        sender.start()
+        assert peer.answer() == f"1 {size}".encode()
+        sender.join(PATIENCE)
+
+
+def _send_in_records_of(sock: socket.socket, size: int, each: int) -> None:
+    from gateways import fastcgi
+
+    record = fastcgi.Record(fastcgi.STDIN, 1, b"x" * each).encode()
+    sock.sendall(record * (size // each) + fastcgi.Record(fastcgi.STDIN, 1).encode())
+
+
+def test_post_without_a_body_has_an_empty_one(socket_path: Path) -> None:
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [environ.get("CONTENT_LENGTH", "none").encode(), environ["wsgi.input"].read()]
+
+    with running(application, socket_path) as live, live.peer() as peer:
+        peer.send(*post("/", b""))
+        assert peer.answer() == b"0"
