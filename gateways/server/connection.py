@@ -82,7 +82,6 @@ class Connection:
         self._accepted_at = time.monotonic()
         self.deadline = self._accepted_at + worker.options.head_timeout
         self._silent = True
-        self.registered = False
         self.closed = False
         self._exchanges: dict[int, Exchange] = {}
         self._running = 0
@@ -217,20 +216,11 @@ class Connection:
             self.close_if_idle()
         else:
             self._close_when_over()
-        if not self.closed and not self.registered:
-            self.register()
 
     def give_up(self) -> None:
         """Nothing that is still to be sent makes sense to the peer: cut the connection."""
         with self._lock:
             self._cut()
-
-    def register(self) -> None:
-        """Have the worker's epoll watch the socket; what has arrived already makes an edge too."""
-        with self._lock:
-            if not self.registered and not self.closed:
-                self.registered = True
-                self.worker.watch(self)
 
     # Reading.
 
@@ -338,7 +328,8 @@ class Connection:
         self._faulty = True
         self._unread = True
         for request_id, exchange in list(self._exchanges.items()):
-            exchange.abort(fault)
+            if not exchange.body.ended:
+                exchange.abort(fault)
             if not exchange.started:
                 del self._exchanges[request_id]
         self._running += 1
@@ -440,8 +431,7 @@ class Connection:
     def _watch_output(self, wanted: bool) -> None:
         if wanted != self._watching_output and not self.closed:
             self._watching_output = wanted
-            self.registered = True
-            self.worker.watch(self, output=wanted)
+            self.worker.watch_output(self, wanted)
 
     # Closing.
 
@@ -496,8 +486,6 @@ class Connection:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
             self._dead = True
-        self.registered = True
-        self.worker.watch(self)
         self.worker.submit([self._read_on])
 
     def __str__(self) -> str:

@@ -64,8 +64,8 @@ class Exchange:
                 self._call(environ)
         except errors.RequestAborted as error:
             log.debug("%s: %s", connection, error)  # visitors leave all the time
-        except Exception:
-            log.exception("%s: internal error; please report it", connection)
+        except BaseException:  # a thread must outlive whatever an application raises
+            log.exception("%s: the request ended in an error that nobody handled", connection)
             connection.give_up()
         finally:
             self._close_inputs()

@@ -134,6 +134,7 @@ class Master:
         return 0
 
     def _tell_ready(self) -> None:
+        log.info("worker ready")
         os.write(self._ready_pipe[1], b"R")
 
     def _on_signal(self, number: int) -> None:

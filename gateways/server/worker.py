@@ -65,11 +65,15 @@ class Worker:
         self._accept_lock = threading.Lock()
         self._accept_again_at = 0.0
         self._stopped = False
+        self._ended = False
+        self._end_lock = threading.Lock()
         self._signals: list[int] = []
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptors = [self._wake, self._stop, *self._signal_pipe]
+        self._threads: list[threading.Thread] = []
         self._thread_state = threading.local()
         self._drain_until = 0.0
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -96,8 +100,10 @@ class Worker:
 
     def stop(self) -> None:
         """Stop gracefully; a second call stops at once.  May be called from any thread."""
-        self._signals.append(signal.SIGTERM)
-        os.write(self._signal_pipe[1], b"\0")
+        with self._end_lock:
+            if not self._ended:
+                self._signals.append(signal.SIGTERM)
+                os.write(self._signal_pipe[1], b"\0")
 
     # What connections call.
 
@@ -107,18 +113,14 @@ class Worker:
             self._ready.append(job)
             os.eventfd_write(self._wake, 1)
 
-    def watch(self, connection: Connection, *, output: bool = False) -> None:
-        """Have the epoll report what happens on a connection, and with `output` when it takes more."""
-        mask = WATCHED | (select.EPOLLOUT if output else 0)
-        try:
-            self._epoll.modify(connection.descriptor, mask)
-        except FileNotFoundError:
-            self._epoll.register(connection.descriptor, mask)
+    def watch_output(self, connection: Connection, wanted: bool) -> None:
+        """Have the epoll report, or no longer report, when a connection takes more bytes."""
+        mask = WATCHED | (select.EPOLLOUT if wanted else 0)
+        self._epoll.modify(connection.descriptor, mask)
 
     def forget(self, connection: Connection) -> None:
         """A connection is about to close."""
-        if connection.registered:
-            self._epoll.unregister(connection.descriptor)
+        self._epoll.unregister(connection.descriptor)
         del self._connections[connection.descriptor]
         if not self._accepting and not self.draining:
             self._accept_connections(True)
@@ -130,6 +132,7 @@ class Worker:
         except AttributeError:
             descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._thread_state.wake = descriptor
+            self._descriptors.append(descriptor)
         return descriptor
 
     def clear_wake(self, descriptor: int) -> None:
@@ -140,11 +143,9 @@ class Worker:
     # The loops.
 
     def _run_threads(self) -> None:
-        threads = [
-            threading.Thread(target=self._loop, name=f"gateways-{number}", daemon=True)
-            for number in range(self.options.threads)
-        ]
-        for thread in threads:
+        for number in range(self.options.threads):
+            thread = threading.Thread(target=self._loop, name=f"gateways-{number}", daemon=True)
+            self._threads.append(thread)
             thread.start()
         poller = select.poll()
         poller.register(self._signal_pipe[0], select.POLLIN)
@@ -155,7 +156,7 @@ class Worker:
                 self._on_control(descriptor)
             self._tick()
         os.eventfd_write(self._stop, 1)
-        for thread in threads:
+        for thread in self._threads:
             thread.join(0.1)  # one that is stuck in an application is left behind
 
     def _run_alone(self) -> None:
@@ -187,7 +188,7 @@ class Worker:
         if connection is not None:
             self._run_first(connection.on_event(mask))
         elif descriptor in self._listeners:
-            self._accept(self._listeners[descriptor])
+            self._run_first(self._accept(self._listeners[descriptor]) or [])
         elif descriptor == self._wake:
             self._run_ready()
         elif descriptor in (self._signal_pipe[0], self._parent_pipe):
@@ -216,30 +217,29 @@ class Worker:
 
     # Accepting.
 
-    def _accept(self, listener: Listener) -> bool:
-        """Accept one connection and serve what it already says; false when there is none."""
+    def _accept(self, listener: Listener) -> list[Job] | None:
+        """Accept one connection; return the jobs that it brings, None when there is none to accept."""
         try:
             accepted = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return False  # another worker was faster, or the peer has gone again
+            return None  # another worker was faster, or the peer has gone again
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
             log.error("cannot accept connections: %s; trying again in a second", error)
             self._accept_again_at = time.monotonic() + TICK_SECONDS
             self._accept_connections(False)
-            return False
+            return None
         if accepted is None:
-            return True  # the peer is not in --allow, and was sent away
+            return []  # the peer is not in --allow, and was sent away
         sock, peer, local = accepted
         codec = new_codec(listener.address.protocol, self.options)
         connection = Connection(self, sock, codec, peer, local)
         self._connections[connection.descriptor] = connection
         if len(self._connections) >= self.options.max_connections:
             self._accept_connections(False)
-        connection.register()
-        self._run_first(connection.pump())
-        return True
+        self._epoll.register(connection.descriptor, WATCHED)
+        return connection.pump()
 
     def _accept_connections(self, accept: bool) -> None:
         """Start or stop accepting; a listener is level-triggered, so pausing means taking it out."""
@@ -314,8 +314,8 @@ class Worker:
         # Connections that the kernel has taken for us would be reset if the listener were closed
         # over them.
         for listener in self._listeners.values():
-            while self._accept(listener):
-                pass
+            while (jobs := self._accept(listener)) is not None:
+                self.submit(jobs)
         for connection in list(self._connections.values()):
             connection.close_if_idle()
 
@@ -333,6 +333,16 @@ class Worker:
         for listener in self._listeners.values():
             listener.unlink()
             listener.close()
+        for connection in list(self._connections.values()):
+            connection.give_up()
+        if not any(thread.is_alive() for thread in self._threads):
+            for connection in self._connections.values():
+                connection.sock.close()
+            with self._end_lock:
+                self._ended = True
+                self._epoll.close()
+                for descriptor in self._descriptors:
+                    os.close(descriptor)
 
 
 def _environ_base(options: Options, listeners: list[Listener]) -> dict[str, object]:

@@ -80,8 +80,7 @@ def is_alive(pid: int) -> bool:
 
 def wait_for_workers(process: subprocess.Popen[str], folder: Path, count: int) -> set[int]:
     """Wait until that many workers run and one answers; return their process ids."""
-    eventually(lambda: len(children(process.pid)) == count, f"{count} workers")
-    eventually(lambda: ask(folder) != b"", "an answer")
+    eventually(lambda: log_of(folder).count("worker ready") == count, f"{count} workers")
     return children(process.pid)
 
 
