@@ -345,22 +345,22 @@ class PairReader:
             value = name + name_length
             after = value + value_length
             self._need = after - start
-            self._check(name_length, after > limit)
+            if not name_length or after > limit or len(self.pairs) >= self._max_variables:
+                raise self._refusal(name_length, after > limit)
             if after > end:
                 return start
             self.pairs.append((data[name:value], data[value:after]))
             start = after
         return start
 
-    def _check(self, name_length: int, too_long: bool) -> None:
+    def _refusal(self, name_length: int, too_long: bool) -> RemoteProtocolError:
         if not name_length:
             message = f"name-value pair {len(self.pairs) + 1} has an empty name"
-            raise _remote(message, "3.4", self._request_id)
+            return _remote(message, "3.4", self._request_id)
         if too_long:
-            raise self._too_long()
-        if len(self.pairs) >= self._max_variables:
-            message = f"more than {self._max_variables} name-value pairs"
-            raise _remote(message, "3.4", self._request_id, LimitExceeded)
+            return self._too_long()
+        message = f"more than {self._max_variables} name-value pairs"
+        return _remote(message, "3.4", self._request_id, LimitExceeded)
 
     def _too_long(self) -> RemoteProtocolError:
         message = f"name-value pairs of more than {self._max_bytes} bytes"
@@ -407,6 +407,7 @@ class _Connection:
     protocol = "FastCGI"
 
     SENT: dict[str, dict[type[Event], str]]
+    STATUS_HINT = 0  # of every fault of the peer, 0 to leave it to the error
 
     def __init__(self) -> None:
         self._reader = RecordReader()
@@ -437,6 +438,7 @@ class _Connection:
         except RemoteProtocolError as error:
             self._closed = True
             error.events = events
+            error.status_hint = self.STATUS_HINT or error.status_hint
             raise
         finally:
             self._events = []  # an idle connection holds on to nobody's body
@@ -461,7 +463,7 @@ class _Connection:
                 self._receive_application(record_type, request_id, content, last)
                 if self._close_when_idle and not self._requests:
                     return  # what follows is ignored, just as if it came in a later call
-            elif record_type < GET_VALUES:
+            elif BEGIN_REQUEST <= record_type <= DATA:
                 message = f"{_name(record_type)} with request id 0, which is for management records"
                 raise _remote(message, "3.3")
             else:
@@ -516,6 +518,7 @@ class _Connection:
 
     def _fail(self, request: _Exchange, error: RemoteProtocolError) -> None:
         request.received = "FAILED"
+        error.status_hint = self.STATUS_HINT or error.status_hint
         self._events.append(RequestAborted(request.request_id, error))
 
     def _next_sent(self, event: Event) -> tuple[_Exchange, str]:
@@ -709,11 +712,11 @@ class ServerConnection(_Connection):
             self._outbox.append(header + _UNKNOWN_BODY.pack(record_type))
 
     def _answer_values(self, content: bytes) -> None:
-        asked = dict(decode_pairs(content))
-        if any(asked.values()):
+        asked = decode_pairs(content)
+        if any(value for _, value in asked):
             raise _remote("FCGI_GET_VALUES holds a value, must hold names only", "4.1")
         # A name that is not understood is left out (§4.1).
-        known = [(name, self._values[name]) for name in asked if name in self._values]
+        known = [(name, self._values[name]) for name in dict(asked) if name in self._values]
         self._outbox.append(Record(GET_VALUES_RESULT, content=encode_pairs(known)).encode())
 
     def _receive_application(
@@ -837,6 +840,8 @@ class ClientConnection(_Connection):
     """State, record → state.  FCGI_END_REQUEST is allowed in each and leaves the table.  Two
     rules do not fit: the end of the head leads from HEAD to BODY, and no FCGI_STDERR may follow an
     empty one.  In FAILED (by a fault of the answer) only FCGI_END_REQUEST is looked at."""
+
+    STATUS_HINT = 502
 
     def __init__(self, *, max_head_bytes: int = 65536) -> None:
         super().__init__()

@@ -60,6 +60,9 @@ class Exchange:
                 environ = self._environ()
             except errors.RemoteProtocolError as error:
                 refuse(connection, self.request.request_id, error)
+            except errors.RequestAborted as error:
+                # It came while a body of unknown length was being collected.
+                connection.send(events.RequestAborted(self.request.request_id, error))
             else:
                 self._call(environ)
         except errors.RequestAborted as error:

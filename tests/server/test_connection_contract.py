@@ -240,6 +240,20 @@ def test_an_abort_wakes_the_application_that_reads_the_body(
 
 
 @THREADS
+def test_an_abort_of_a_body_that_is_being_collected_ends_the_request(
+    socket_path: Path, threads: int
+) -> None:
+    """FastCGI 5.4: an aborted request is ended, also before its application has started."""
+    with running(plain, socket_path, threads=threads) as live, live.peer() as peer:
+        peer.send(request("/", method="POST"), events.RequestBody(1, b"x" * 100_000))
+        peer.send(events.RequestAborted(1))
+        peer.read_until(lambda: peer.ended(1))
+        peer.seen.clear()
+        peer.get("/next", 1)
+        assert peer.answer() == b"/next"
+
+
+@THREADS
 def test_a_peer_that_vanishes_in_an_upload_wakes_the_application(
     socket_path: Path, threads: int
 ) -> None:
