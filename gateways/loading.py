@@ -134,10 +134,9 @@ def _import_module(text: str, name: str, attribute: str) -> ModuleType:
             f' or "path/app.py" for a file'
         )
     _put_first_on_path(os.getcwd())
-    from importlib import import_module
-
     try:
-        return import_module(name)
+        __import__(name)
+        return sys.modules[name]
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise _no_such_module(name, error.name) from None
@@ -165,14 +164,16 @@ def _import_file(path: str) -> ModuleType:
         )
     folder, base = os.path.split(os.path.abspath(path))
     _put_first_on_path(folder)
-    from importlib.machinery import SourceFileLoader
-    from importlib.util import module_from_spec, spec_from_loader
+    # importlib.util would do the next five lines, but importing it costs ten times as much.
+    from importlib.machinery import ModuleSpec, SourceFileLoader
 
     full = os.path.join(folder, base)
     name = _module_name(full)
-    spec = spec_from_loader(name, SourceFileLoader(name, full))
-    assert spec is not None
-    module = module_from_spec(spec)
+    loader = SourceFileLoader(name, full)
+    module = type(sys)(name)
+    module.__spec__ = ModuleSpec(name, loader, origin=full)
+    module.__spec__.has_location = True
+    module.__loader__, module.__file__ = loader, full
     sys.modules[name] = module
     try:
         exec(_code(full), module.__dict__)
@@ -219,12 +220,12 @@ def _module_name(path: str) -> str:
     a second copy.  "app.wsgi" that says `from app import application` must not find itself, and
     gets a name that nobody imports.
     """
-    from importlib.util import find_spec
-
     stem, suffix = os.path.splitext(os.path.basename(path))
     if suffix == ".py" and stem.isidentifier() and stem not in sys.modules:
-        spec = find_spec(stem)
-        if spec is not None and spec.origin == path:
+        finders = [finder for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        specs = (finder.find_spec(stem, None) for finder in finders)
+        found = next((spec for spec in specs if spec is not None), None)
+        if found is not None and found.origin == path:
             return stem
     # A dot would make it a submodule of a package that is not there.
     return "_gateways_" + os.path.basename(path).replace(".", "_")

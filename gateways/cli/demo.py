@@ -12,6 +12,7 @@ import grp
 import http.client
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ from types import FrameType
 import click
 
 from gateways import client
-from gateways.errors import ConfigurationError, GatewayError, TransportError
+from gateways.errors import ConfigurationError, GatewayError
 
 DEFAULT_APPLICATION = "wsgiref.simple_server:demo_app"
 START_TIMEOUT = 30.0
@@ -96,9 +97,10 @@ http {{
 )
 @click.option("--once", is_flag=True, help="Stop after the first answer.")
 def command(application: str, port: int, front: str, once: bool) -> int:
-    """Serve APP behind a web server on this machine, and show a first answer.
+    """Show APP behind a web server.
 
-    APP is written as for serve; without it, a page of the standard library that shows its environ.
+    APP runs as a FastCGI daemon on this machine, with a web server in front that a browser can
+    open. It is written as for serve; without it, a page of the standard library is shown.
     Ctrl-C stops everything.
     """
     nginx = find_nginx() if front != "builtin" else ""
@@ -110,9 +112,9 @@ def command(application: str, port: int, front: str, once: bool) -> int:
     with _interruptible(), private_folder() as folder, contextlib.ExitStack() as stack:
         path = folder / "app.sock"
         daemon = stack.enter_context(_running("the application", _serve_command(application, path)))
-        _wait_until(lambda: _accepts(path), daemon)
+        _wait_until(lambda: _answers(path), daemon)
         if nginx:
-            words = f"nginx on http://{_HOST}:{port}/"
+            words = f"nginx {'.'.join(map(str, nginx_version(nginx)))} on http://{_HOST}:{port}/"
             child = _running("nginx", _nginx_command(nginx, folder, path, port))
         else:
             words = f"the built-in front on http://{_HOST}:{port}/"
@@ -130,6 +132,13 @@ def command(application: str, port: int, front: str, once: bool) -> int:
 def find_nginx() -> str:
     """Return the path of nginx, which an ordinary user's PATH often lacks; "" where there is none."""
     return shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:{_SBIN}") or ""
+
+
+def nginx_version(nginx: str) -> tuple[int, ...]:
+    """Return the version as numbers; () where nginx does not say."""
+    said = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r"nginx/(\d+(?:\.\d+)*)", said)
+    return tuple(map(int, found[1].split("."))) if found else ()
 
 
 @contextlib.contextmanager
@@ -175,8 +184,10 @@ def _free_port(port: int) -> int:
 def _serve_command(application: str, path: Path) -> list[str]:
     command = [sys.executable, "-m", "gateways", "serve", application, "-b", f"fcgi+unix:{path}"]
     if os.geteuid() == 0:
-        command += ["--socket-group", grp.getgrgid(_worker().pw_gid).gr_name]
-    return [*command, "--log-level", "warning"]
+        group = grp.getgrgid(_worker().pw_gid).gr_name
+        return [*command, "--socket-group", group, "--log-level", "warning"]
+    # The warning would be that www-data cannot connect, but here nginx runs as this user.
+    return [*command, "--log-level", "error"]
 
 
 def _nginx_command(nginx: str, folder: Path, path: Path, port: int) -> list[str]:
@@ -185,8 +196,10 @@ def _nginx_command(nginx: str, folder: Path, path: Path, port: int) -> list[str]
         user = f"user {_worker().pw_name} {grp.getgrgid(_worker().pw_gid).gr_name};"
     conf = folder / "nginx.conf"
     conf.write_text(_NGINX_CONF.format(user=user, host=_HOST, port=port, socket=path))
-    # -e: before it has read its configuration nginx would open the log of the machine's own.
-    return [nginx, "-e", "stderr", "-p", str(folder), "-c", str(conf)]
+    command = [nginx, "-p", str(folder), "-c", str(conf)]
+    # Before it has read its configuration nginx opens the log that it was built with, and complains
+    # where it may not; older ones cannot be told otherwise.
+    return [*command, "-e", "stderr"] if nginx_version(nginx) >= (1, 19, 5) else command
 
 
 def _front_command(path: Path, port: int) -> list[str]:
@@ -218,8 +231,6 @@ def _running(name: str, command: list[str]) -> Iterator[_Child]:
         [setpriv, "--pdeathsig", "TERM", *command] if setpriv else command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        # The child finds this very package, wherever it was started from.
-        env={**os.environ, "PYTHONPATH": _python_path()},
     )
     try:
         yield _Child(name, process)
@@ -231,12 +242,6 @@ def _running(name: str, command: list[str]) -> Iterator[_Child]:
                     process.wait(STOP_TIMEOUT)
 
 
-def _python_path() -> str:
-    package = str(Path(__file__).resolve().parents[2])
-    inherited = os.environ.get("PYTHONPATH")
-    return f"{package}:{inherited}" if inherited else package
-
-
 def _wait_until(condition: Callable[[], bool], child: _Child) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while not condition():
@@ -246,10 +251,12 @@ def _wait_until(condition: Callable[[], bool], child: _Child) -> None:
         time.sleep(0.02)
 
 
-def _accepts(path: Path) -> bool:
+def _answers(path: Path) -> bool:
+    """Ask the daemon for its limits: it tells them once the application is loaded, not before."""
     try:
-        client.connect(f"unix:{path}", timeout=START_TIMEOUT).close()
-    except TransportError:
+        with client.connect(f"unix:{path}", timeout=START_TIMEOUT) as connection:
+            connection.get_values()
+    except GatewayError:
         return False
     return True
 
@@ -263,7 +270,7 @@ def _listens(port: int) -> bool:
 
 
 def _show_first_answer(port: int) -> None:
-    """Ask for the first page and print its status and its first line with something in it."""
+    """Ask for the first page; print its status, and its title or its first line."""
     connection = http.client.HTTPConnection(_HOST, port, timeout=START_TIMEOUT)
     try:
         connection.request("GET", "/")
@@ -273,9 +280,10 @@ def _show_first_answer(port: int) -> None:
         raise GatewayError(f"http://{_HOST}:{port}/ gave no answer: {error}") from error
     finally:
         connection.close()
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "")
+    title = re.search(r"<title>\s*([^<]*?)\s*</title>", text, re.IGNORECASE)
+    line = title[1] if title else next(filter(None, map(str.strip, text.splitlines())), "")
     click.echo(f"GET /  →  {answer.status} {answer.reason}")
-    click.echo(f"    {first[:100]}")
+    click.echo(f"    {line[:100]}")
 
 
 def _watch(*children: _Child) -> None:

@@ -70,9 +70,9 @@ class Explanation:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(file: Any, protocol: str | None, as_json: bool) -> int:
-    """Show the records and events in FILE, or in standard input for -.
+    """Show what captured bytes mean.
 
-    FILE holds what one side of a FastCGI or SCGI connection sent.  The exit code is 1 when the
+    The records and events in FILE, or in standard input for -.  FILE holds what one side of a FastCGI or SCGI connection sent.  The exit code is 1 when the
     bytes break a rule: then what was understood is shown, and the rule.
     """
     data = file.read()

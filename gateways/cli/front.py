@@ -10,6 +10,7 @@ its user; nothing about it is meant for strangers.
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -45,27 +46,34 @@ def create(backend: addresses.Address | str, host: str, port: int) -> Front:
     not installed or the port is taken.
     """
     try:
-        import waitress
+        import waitress  # type: ignore[import-untyped]  # it ships no types
     except ModuleNotFoundError:
         raise ConfigurationError(
             'the built-in front needs waitress; run "pip install gateways[http]"'
         ) from None
     # A client that hangs up is no news; waitress would log it with a traceback.
     logging.getLogger("waitress").setLevel(logging.ERROR)
+    server: Front = waitress.create_server(
+        ProxyApplication(backend, timeout=TIMEOUT),
+        sockets=[_bind(host, port)],
+        threads=THREADS,
+        ident="gateways",
+        clear_untrusted_proxy_headers=True,
+    )
+    return server
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
-        server: Front = waitress.create_server(
-            ProxyApplication(backend, timeout=TIMEOUT),
-            host=host,
-            port=port,
-            threads=THREADS,
-            ident="gateways",
-            clear_untrusted_proxy_headers=True,
-        )
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
     except OSError as error:
+        bound.close()
         raise ConfigurationError(
             f"cannot listen on {host}:{port}: {error.strerror}; name another port with --port"
         ) from error
-    return server
+    return bound
 
 
 def main(arguments: list[str]) -> int:

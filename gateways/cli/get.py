@@ -73,7 +73,7 @@ def command(
     role: str,
     timeout: float,
 ) -> int:
-    """Ask a FastCGI or SCGI server, as curl asks an HTTP server.
+    """Ask a FastCGI or SCGI server, as curl does.
 
     \b
         gateways get "fcgi://127.0.0.1:9000/greet?name=Ada"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 import click
@@ -37,6 +38,15 @@ class _Group(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = arguments[0]
+        near = get_close_matches(name, COMMANDS, 1)
+        if name not in COMMANDS and not name.startswith("-") and near:
+            context.fail(f'there is no command "{name}"; did you mean {near[0]}?')
+        return super().resolve_command(context, arguments)
+
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(
@@ -50,7 +60,7 @@ def group() -> None:
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit code, having said in a line what went wrong."""
     try:
-        result = group.main(arguments, prog_name="gateways", standalone_mode=False)
+        result = group.main(arguments or ["--help"], prog_name="gateways", standalone_mode=False)
     except click.ClickException as error:
         return _say(_words_of(error), error.exit_code)
     except ApplicationImportError as error:
@@ -70,7 +80,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _words_of(error: click.ClickException) -> str:
-    words = " ".join(error.format_message().split())
+    words = " ".join(error.format_message().split()).rstrip(".")
     context = getattr(error, "ctx", None)
     if isinstance(error, click.UsageError) and context is not None:
         words += f' (see "{context.command_path} --help")'

@@ -30,7 +30,7 @@ class _Serve(click.Command):
         titles = {_flag(option): option.section for option in OPTIONS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 sections.setdefault(titles.get(parameter.opts[0], "Options"), []).append(record)
         for title, records in sections.items():
             with formatter.section(title):

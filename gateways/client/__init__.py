@@ -4,7 +4,7 @@
     answer.status, answer.headers, answer.read()
 
     with connect("fcgi+unix:/run/app.sock") as connection:        several requests, one connection
-        connection.request(variables(connection.address, "/first")).read()
+        connection.request(variables("/first")).read()
 
     application = ProxyApplication("scgi://127.0.0.1:4000")       a WSGI application that forwards
 

@@ -288,11 +288,11 @@ class Connection:
             raise
 
     def _send_next_event(self) -> None:
-        event = next(self._upload, None) if self._upload is not None else None
-        if event is None:
-            self._end_upload()
-        else:
+        if self._upload is not None:
+            event = next(self._upload)
             self._codec.send(event)
+            if isinstance(event, events.EndOfRequest):
+                self._end_upload()
 
     def _turn_until(self, done: Callable[[], bool]) -> None:
         """Receive and send until `done`, or until nothing more will come."""

@@ -49,8 +49,10 @@ def run(
 def refuse(status: int, text: str) -> None:
     """Answer the CGI request with a plain error, for when there is no application to run."""
     output = _private_stdout()
+    exchange = _Exchange(output, None, False)
     try:
-        _Exchange(output, None, False).answer(status, text)
+        exchange.connection.receive_variables(list(os.environb.items()))
+        exchange.answer(status, text)
     finally:
         os.close(output)
 
