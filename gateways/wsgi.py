@@ -342,13 +342,11 @@ def application_traceback(error: BaseException) -> str:
 
     package = __file__.rpartition("/")[0] + "/"
     whole = traceback.TracebackException.from_exception(error)
-    seen: set[int] = set()
     pending: list[traceback.TracebackException | None] = [whole]
     while pending:
         part = pending.pop()
-        if part is None or id(part) in seen:
+        if part is None:
             continue
-        seen.add(id(part))
         ours = [frame.filename.startswith(package) for frame in part.stack]
         if False in ours:
             first = ours.index(False)

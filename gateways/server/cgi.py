@@ -7,13 +7,12 @@ has not loaded already.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
 from gateways import cgi, errors, events, wsgi
 from gateways import environ as environs
-from gateways.server.answers import plain_answer
-from gateways.server.input import Input
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,13 +93,20 @@ class _Exchange:
     def base(self) -> dict[str, object]:
         return {
             "wsgi.version": (1, 0),
-            "wsgi.input": Input(self.more),
+            "wsgi.input": self.input(),
             "wsgi.errors": sys.stderr,
             "wsgi.multithread": False,
             "wsgi.multiprocess": True,
             "wsgi.run_once": True,
             "wsgi.file_wrapper": wsgi.FileWrapper,
         }
+
+    def input(self) -> object:
+        if not self.connection.wants_data:
+            return io.BytesIO()
+        from gateways.server.input import Input  # here: most requests have no body
+
+        return Input(self.more)
 
     def more(self) -> bytes:
         """Return the next piece of the body, reading stdin no further than the body goes."""
@@ -126,6 +132,8 @@ class _Exchange:
             rest = rest[os.write(self.output, rest) :]
 
     def answer(self, status: int, text: str) -> None:
+        from gateways.server.answers import plain_answer  # here: few requests are refused
+
         for event in plain_answer(0, status, text):
             self.send(event)
 

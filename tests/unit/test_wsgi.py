@@ -153,6 +153,11 @@ class TestAnswers:
     def test_a_declared_length_is_not_declared_again(self) -> None:
         seen = Seen().run(answering([b"abcd"], headers=[("content-length", "4")]))
         assert seen.head.headers == [("content-length", "4")]
+        assert (seen.body, seen.complete, seen.reports) == (b"abcd", True, [])
+
+    def test_a_length_may_have_18_digits(self) -> None:
+        seen = Seen().run(with_length("9" * 18, []), method="HEAD")
+        assert (seen.length, seen.reports) == ("9" * 18, [])
 
     @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "204"])
     @pytest.mark.parametrize("result", [[], [b"body"], iter([b"body"])], ids=repr)

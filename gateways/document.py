@@ -1,0 +1,338 @@
+"""What CGI, SCGI and later uwsgi share: one request, then one response document (RFC 3875 §6), on a connection of its own.
+
+The request's body is counted against its CONTENT_LENGTH and handed on as it arrives, never held.
+The answer is a CGI response, whose head response.py writes and reads; its end is the end of file.
+
+A protocol module makes its two ends from `DocumentServer` and `DocumentClient`.  It adds the head
+of the request, and decides from the variables how long the body is.
+
+Every CGI request pays for this import, so it imports only what costs nothing.
+"""
+
+from __future__ import annotations
+
+from gateways.errors import (
+    LimitExceeded,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TruncatedMessage,
+)
+from gateways.events import (
+    EndOfRequest,
+    EndOfResponse,
+    ErrorOutput,
+    Event,
+    Request,
+    RequestAborted,
+    RequestBody,
+    Response,
+    ResponseBody,
+)
+from gateways.response import HeadParser, write_head
+
+Table = dict[str, dict[type[Event], str]]
+"""State → event → the next state.  A missing key is the error; the first state is the beginning."""
+
+# Eighteen digits are an exabyte.  The digits are counted before they become an int, because the
+# value may be as long as all variables together and int() of it would be quadratic.
+MAX_CONTENT_LENGTH_DIGITS = 18
+
+
+def read_content_length(value: bytes, *, rule: str, protocol: str = "") -> int:
+    """Return the length that a peer announced; `rule` and `protocol` are for its errors.
+
+    Raises RemoteProtocolError for anything but ASCII digits, LimitExceeded for too many of them.
+    """
+    # bytes.isdigit knows the ASCII digits only, where int() would take '+1', '1_0' and ' 1'.
+    if not value.isdigit():
+        raise RemoteProtocolError(
+            f"CONTENT_LENGTH is {value[:40]!r}, expected ASCII digits", protocol=protocol, rule=rule
+        )
+    if len(value) > MAX_CONTENT_LENGTH_DIGITS:
+        raise LimitExceeded(
+            f"CONTENT_LENGTH has {len(value)} digits, the most is {MAX_CONTENT_LENGTH_DIGITS}",
+            protocol=protocol,
+            rule=rule,
+            status_hint=413,
+        )
+    return int(value)
+
+
+class _Connection:
+    """Abstract: what the two ends share.
+
+    Each end of a protocol names it, and the sections that its errors cite: `_rule` for what may
+    be sent when, `_body_rule` for the length of the request's body.
+    """
+
+    protocol: str
+    _rule: str
+    _body_rule: str
+
+    SENT: Table
+    RECEIVED: Table
+
+    def __init__(self) -> None:
+        self._sending = next(iter(self.SENT))
+        self._receiving = next(iter(self.RECEIVED))
+        # Bytes of the request's body that are still missing, None when unknown.
+        self._remaining: int | None = 0
+        self._outbox: list[bytes] = []
+        self._must_close = False
+
+    def data_to_send(self) -> bytes:
+        """Empty the outbox."""
+        data = b"".join(self._outbox)
+        self._outbox.clear()
+        return data
+
+    @property
+    def must_close(self) -> bool:
+        """True once the connection can carry nothing more.
+
+        That is when the answer has ended or this end gave up, after a fault of the connection,
+        and when the peer left before a request.
+        """
+        return self._must_close
+
+    def _next_state(self, event: Event) -> str:
+        try:
+            following = self.SENT[self._sending][type(event)]
+        except KeyError:
+            raise LocalProtocolError(
+                f"{type(event).__name__} cannot be sent in the state {self._sending}",
+                protocol=self.protocol,
+                rule=self._rule,
+            ) from None
+        if event.request_id:
+            raise LocalProtocolError(
+                f"request id {event.request_id}, but {self.protocol} has no request ids: use 0",
+                protocol=self.protocol,
+                rule=self._rule,
+            )
+        return following
+
+    def _emit(self, event: Event, events: list[Event]) -> None:
+        self._receiving = self.RECEIVED[self._receiving][type(event)]
+        events.append(event)
+
+
+class DocumentServer(_Connection):
+    """Abstract: the end that receives the request.
+
+    The protocol reads the request's head and calls `_receive_request`; in the state BODY it calls
+    `_receive_body`.
+    """
+
+    SENT: Table = {
+        "IDLE": {},
+        "HEAD": {Response: "BODY", ErrorOutput: "HEAD", RequestAborted: "ENDED"},
+        "BODY": {
+            ResponseBody: "BODY",
+            ErrorOutput: "BODY",
+            EndOfResponse: "ENDED",
+            RequestAborted: "ENDED",
+        },
+        "ENDED": {},
+    }
+
+    _body_name = "body"  # the specification's word
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._content_length = 0
+        self._aborted = False
+
+    def send(self, event: Event, /) -> None:
+        """Put the bytes of `event` into the outbox.
+
+        Raises LocalProtocolError when the event is not allowed now, or for a head that cannot be
+        written.  ErrorOutput is dropped, since the answer is the only stream.  RequestAborted ends
+        the answer where it stands: see `aborted`.
+        """
+        state = self._next_state(event)
+        if type(event) is Response:
+            self._outbox.append(write_head(event.status, event.headers))
+        elif type(event) is ResponseBody:
+            self._outbox.append(event.data)
+        elif type(event) is RequestAborted:
+            self._aborted = True
+        self._sending = state
+        if state == "ENDED":
+            self._must_close = True
+
+    def want_body(self, request_id: int, /) -> None:
+        """Do nothing: the body comes unasked."""
+
+    @property
+    def aborted(self) -> bool:
+        """True once the answer was given up: end it so that the peer cannot take it for complete.
+
+        The end of file says nothing, since it ends every answer.  A script exits with a status
+        that is not 0; a connection is reset.
+        """
+        return self._aborted
+
+    def _receive_request(
+        self,
+        variables: list[tuple[bytes, bytes]],
+        content_length: int | None,
+        body: bytes,
+        events: list[Event],
+    ) -> None:
+        """Take a complete head and the bytes behind it; None is a body up to the end of file."""
+        self._sending = "HEAD"
+        self._remaining = content_length
+        self._content_length = content_length or 0
+        self._emit(Request(0, variables, body_delimited=content_length is None), events)
+        # An empty body is complete with the head, without another byte.
+        if content_length == 0:
+            self._emit(EndOfRequest(0), events)
+        elif body:
+            self._receive_body(body, events)
+
+    def _receive_body(self, data: bytes, events: list[Event]) -> None:
+        """Take bytes of the body, b"" at end of file; bytes past it are ignored."""
+        if self._remaining is None:
+            self._emit(RequestBody(0, data) if data else EndOfRequest(0), events)
+        elif data:
+            data = data[: self._remaining]
+            self._remaining -= len(data)
+            self._emit(RequestBody(0, data), events)
+            if not self._remaining:
+                self._emit(EndOfRequest(0), events)
+        else:
+            received = self._content_length - self._remaining
+            error = TruncatedMessage(
+                f"end of file after {received} of {self._content_length} bytes of the {self._body_name}",
+                protocol=self.protocol,
+                rule=self._body_rule,
+            )
+            self._emit(RequestAborted(0, error), events)
+
+
+class DocumentClient(_Connection):
+    """Abstract: the end that makes the request.
+
+    The protocol sends the request's head in `_send_request`, where it also says with
+    `_announce_body` how long the body is.  The answer's head is bounded to 64 KiB.
+    """
+
+    SENT: Table = {
+        "IDLE": {Request: "BODY"},
+        "BODY": {RequestBody: "BODY", EndOfRequest: "COMPLETE", RequestAborted: "ENDED"},
+        "COMPLETE": {RequestAborted: "ENDED"},
+        "ENDED": {},
+    }
+
+    RECEIVED: Table = {
+        "IDLE": {},
+        "HEAD": {Response: "BODY", RequestAborted: "ENDED"},
+        "BODY": {ResponseBody: "BODY", EndOfResponse: "ENDED"},
+        "ENDED": {},
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._head = HeadParser()
+
+    def send(self, event: Event, /) -> None:
+        """Put the bytes of `event` into the outbox.
+
+        Raises LocalProtocolError when the event is not allowed now, for variables that the
+        protocol cannot carry, and for a body that is longer or shorter than CONTENT_LENGTH.
+        RequestAborted sends nothing: close the connection, end the child.
+        """
+        state = self._next_state(event)
+        if type(event) is Request:
+            self._send_request(event)
+            self._receiving = "HEAD"
+        elif type(event) is RequestBody:
+            self._send_body(event.data)
+        elif type(event) is EndOfRequest and self._remaining:
+            raise LocalProtocolError(
+                f"the body is {self._remaining} bytes shorter than CONTENT_LENGTH",
+                protocol=self.protocol,
+                rule=self._body_rule,
+            )
+        elif type(event) is RequestAborted:
+            self._receiving = "ENDED"
+            self._must_close = True
+        self._sending = state
+
+    def receive_data(self, data: bytes, /) -> list[Event]:
+        """Take what was received, b"" at end of file; return the events it completed.
+
+        End of file after the head is the end of the answer; before it, RequestAborted.  Raises
+        RemoteProtocolError for a head that breaks RFC 3875 §6, or bytes before a request was sent.
+        Whatever comes after such a fault or after an abort is ignored.
+        """
+        events: list[Event] = []
+        if not data:
+            self._end_of_file(events)
+        elif self._receiving == "BODY":
+            self._emit(ResponseBody(0, data), events)
+        elif self._receiving != "ENDED":
+            try:
+                self._receive_head(data, events)
+            except RemoteProtocolError:
+                # Only the head has faults, and no event comes before it.
+                self._receiving = "ENDED"
+                self._must_close = True
+                if self._sending == "IDLE":
+                    self._sending = "ENDED"
+                raise
+        return events
+
+    def _send_request(self, request: Request) -> None:
+        raise NotImplementedError
+
+    def _announce_body(self, content_length: bytes, rule: str) -> None:
+        if not content_length.isdigit() or len(content_length) > MAX_CONTENT_LENGTH_DIGITS:
+            raise LocalProtocolError(
+                f"CONTENT_LENGTH is {content_length[:40]!r}, expected ASCII digits",
+                protocol=self.protocol,
+                rule=rule,
+            )
+        self._remaining = int(content_length)
+
+    def _send_body(self, data: bytes) -> None:
+        if self._remaining is not None:
+            if len(data) > self._remaining:
+                raise LocalProtocolError(
+                    f"{len(data)} bytes of the body, CONTENT_LENGTH leaves {self._remaining}",
+                    protocol=self.protocol,
+                    rule=self._body_rule,
+                )
+            self._remaining -= len(data)
+        self._outbox.append(data)
+
+    def _receive_head(self, data: bytes, events: list[Event]) -> None:
+        if self._receiving == "IDLE":
+            raise RemoteProtocolError(
+                "an answer before a request was sent",
+                protocol=self.protocol,
+                rule=self._rule,
+                status_hint=502,
+            )
+        response, body = self._head.receive(data)
+        if response is not None:
+            self._emit(response, events)
+        if body:
+            self._emit(ResponseBody(0, body), events)
+
+    def _end_of_file(self, events: list[Event]) -> None:
+        if self._receiving == "HEAD":
+            error = TruncatedMessage(
+                "end of file before the answer's head was complete",
+                protocol=self.protocol,
+                rule="RFC 3875 6",
+                status_hint=502,
+            )
+            self._emit(RequestAborted(0, error), events)
+        elif self._receiving == "BODY":
+            self._emit(EndOfResponse(0), events)
+        elif self._receiving == "IDLE":
+            # The peer has closed, so that a request sent now could not be answered.
+            self._receiving = self._sending = "ENDED"
+        self._must_close = True
