@@ -134,15 +134,13 @@ class _Answer:
         if self._status is None:
             raise ApplicationError("the application gave its answer without calling start_response")
         headers = self._headers
-        if length is not None and self._declared is None and self._may_tell(length):
+        # RFC 9110 §8.6: none with 204, and with HEAD the one that GET would have.  An empty body says
+        # nothing about that, since frameworks empty it for HEAD themselves.
+        telling = self._status[:3] not in _NO_BODY and (length or not self.head_only)
+        if length is not None and self._declared is None and telling:
             headers = [*headers, ("Content-Length", str(length))]
         self.head_sent = True
         self.transmit(Response(self.request_id, self._status, headers))
-
-    def _may_tell(self, length: int) -> bool:
-        # RFC 9110 §8.6: none with 204, and with HEAD only the length that GET would have; an
-        # empty body says nothing about that, since frameworks empty it for HEAD themselves.
-        return length > 0 if self.head_only else not self.no_body
 
     def send_body(self, data: bytes) -> None:
         """Send body bytes, none beyond the declared Content-Length and none where there is no body."""
@@ -352,7 +350,7 @@ def application_traceback(error: BaseException) -> str:
             first = ours.index(False)
             last = len(ours) - ours[::-1].index(False)
             part.stack[:] = part.stack[first:last]
-        elif part.exc_type is ApplicationError:
+        elif part is whole and isinstance(error, ApplicationError):
             part.stack.clear()
         pending += [part.__cause__, part.__context__, *(part.exceptions or ())]
     return "".join(whole.format()).rstrip("\n")

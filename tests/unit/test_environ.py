@@ -653,10 +653,12 @@ class TestMissing:
                 "SERVER_PORT": "443",
                 "REMOTE_ADDR": "192.0.2.9",
                 "REMOTE_PORT": "9",
+                "SERVER_PROTOCOL": "HTTP/2.0",
             }
         )
         environ, _ = build(sent, base=BASE, peer=("127.0.0.1", "5000"), local=("127.0.0.2", "8080"))
         assert (environ["SERVER_NAME"], environ["SERVER_PORT"]) == ("example.org", "443")
+        assert environ["SERVER_PROTOCOL"] == "HTTP/2.0"
         assert (environ["REMOTE_ADDR"], environ["REMOTE_PORT"]) == ("192.0.2.9", "9")
 
     def test_the_web_servers_own_address_is_the_better_name(self) -> None:

@@ -160,11 +160,12 @@ class TestAnswers:
         assert (seen.length, seen.reports) == ("9" * 18, [])
 
     @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified", "204"])
-    @pytest.mark.parametrize("result", [[], [b"body"], iter([b"body"])], ids=repr)
+    @pytest.mark.parametrize("result", [list, lambda: [b"body"], lambda: iter([b"body"])])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
     def test_204_and_304_have_no_body_and_no_computed_length(
-        self, status: str, result: Any
+        self, status: str, result: Any, method: str
     ) -> None:
-        seen = Seen().run(answering(result, status))
+        seen = Seen().run(answering(result, status), method=method)
         assert seen.events == [Response(5, status, TEXT), EndOfResponse(5)]
         assert seen.reports == []
 
@@ -195,12 +196,12 @@ class TestHead:
             EndOfResponse(5),
         ]
 
-    @pytest.mark.parametrize("result", [[], iter([])], ids=repr)
+    @pytest.mark.parametrize("result", [[], iter([])])
     def test_an_empty_body_says_nothing_about_gets_length(self, result: Any) -> None:
         # Flask empties the body for HEAD itself.
         assert Seen().run(answering(result), method="HEAD").length is None
 
-    @pytest.mark.parametrize("result", [[], [b"ab"], [b"abcdef"], iter([b"ab"])], ids=repr)
+    @pytest.mark.parametrize("result", [[], [b"ab"], [b"abcdef"], iter([b"ab"])])
     def test_a_declared_length_stands_whatever_the_body(self, result: Any) -> None:
         seen = Seen().run(with_length(4, result), method="HEAD")
         assert (seen.length, seen.body, seen.complete) == ("4", b"", True)
@@ -260,7 +261,7 @@ class TestContentLength:
         assert (seen.body, seen.complete) == (b"abca", True)
         seen.fault("longer")
 
-    @pytest.mark.parametrize("result", [[b"ab"], [], iter([]), iter([b""])], ids=repr)
+    @pytest.mark.parametrize("result", [[b"ab"], [], iter([]), iter([b""])])
     def test_a_shorter_body_known_in_time_is_a_500(self, result: Any) -> None:
         seen = Seen().run(with_length(4, result))
         assert seen.is_error_page()
@@ -418,7 +419,7 @@ class TestFaultsBeforeTheHead:
         seen = Seen().run(functools.partial(answering(["text"])))
         assert str(seen.fault("holds str")).endswith(".encode()")
 
-    @pytest.mark.parametrize("result", [[], [b"x"], iter([]), iter([b"x"]), iter([b""])], ids=repr)
+    @pytest.mark.parametrize("result", [[], [b"x"], iter([]), iter([b"x"]), iter([b""])])
     def test_an_application_that_never_calls_start_response_is_told_so(self, result: Any) -> None:
         seen = Seen().run(lambda environ, start_response: result)
         assert seen.is_error_page()
