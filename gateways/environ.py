@@ -56,7 +56,6 @@ def build(
     *,
     base: dict[str, object],
     script_name: str | None = None,
-    peer: tuple[str, str] = ("", ""),
     local: tuple[str, str] = ("", ""),
     remote_user: bool = True,
 ) -> tuple[dict[str, Any], int | None]:
@@ -68,8 +67,9 @@ def build(
 
     `base` holds the keys that the server provides (wsgi.*); they win over what the peer sent, and
     no name of the peer's begins with "wsgi.".  `script_name` is where the application is mounted,
-    as text that is not percent-encoded: "" for the root, None to let the variables decide.  `peer`
-    and `local` are the connection's addresses and ports, used where the variables name none.
+    as text that is not percent-encoded: "" for the root, None to let the variables decide.
+    `local` is the connection's own address and port, used where the variables name none; the
+    peer's is not, since it is the web server's and REMOTE_ADDR is the visitor's.
     With `remote_user` false REMOTE_USER and AUTH_TYPE are dropped: nginx's fastcgi_params and
     haproxy send them unverified.
 
@@ -88,7 +88,7 @@ def build(
     _check_method(environ, request.request_id)
     length = _content_length(environ, request)
     _set_paths(environ, script_name, request.request_id)
-    _fill_missing(environ, peer, local)
+    _fill_missing(environ, local)
     environ["wsgi.url_scheme"] = _scheme(environ)
     if length is None:
         environ["wsgi.input_terminated"] = True
@@ -156,7 +156,7 @@ def _content_length(environ: dict[str, Any], request: Request) -> int | None:
     return int(text)
 
 
-def _fill_missing(environ: dict[str, Any], peer: tuple[str, str], local: tuple[str, str]) -> None:
+def _fill_missing(environ: dict[str, Any], local: tuple[str, str]) -> None:
     """Set what PEP 3333 requires and the server left out or empty."""
     if "QUERY_STRING" not in environ:
         environ["QUERY_STRING"] = environ.get("REQUEST_URI", "").partition("?")[2]
@@ -168,9 +168,6 @@ def _fill_missing(environ: dict[str, Any], peer: tuple[str, str], local: tuple[s
     if not environ.get("SERVER_PROTOCOL"):
         # The version that promises the application least.
         environ["SERVER_PROTOCOL"] = "HTTP/1.0"
-    if not environ.get("REMOTE_ADDR") and peer[0]:
-        environ["REMOTE_ADDR"] = peer[0]
-        environ["REMOTE_PORT"] = peer[1]
 
 
 def _scheme(environ: dict[str, Any]) -> str:

@@ -1,11 +1,12 @@
 """The head of a CGI answer: written, checked and parsed (RFC 3875 §6; PEP 3333 "The start_response() Callable").
 
 FastCGI, SCGI and CGI carry the same head: `Status: 404 Not Found`, the header fields, an empty
-line.  Three things live here, each with its own reader in mind:
+line.  Four things live here, each with its own reader in mind:
 
 - `write_head` makes the bytes, for the server ends.  It refuses what could forge a second header
   and checks nothing else, since it runs for every answer.
 - `check_head` judges what a WSGI application gave to start_response, and says what to mend.
+- `plain_answer` makes the answers that gateways gives on its own account.
 - `HeadParser` reads the head that a backend or a script sent, for the client ends.
 
 The CGI path imports this module, so it imports nothing that costs time.
@@ -14,7 +15,7 @@ The CGI path imports this module, so it imports nothing that costs time.
 from __future__ import annotations
 
 from gateways.errors import ApplicationError, LimitExceeded, LocalProtocolError, RemoteProtocolError
-from gateways.events import Response
+from gateways.events import EndOfResponse, Event, Response, ResponseBody
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,30 @@ def write_head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
             f"the answer's head holds a character outside latin-1: {_culprit(lines)!r}",
             rule="RFC 3875 6.3",
         ) from None
+
+
+REASONS = {
+    400: "Bad Request",
+    413: "Content Too Large",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+def plain_answer(
+    request_id: int, status: int, text: str, *, head_only: bool = False
+) -> list[Event]:
+    """Return a whole answer: the status, and `text` below it as the body, in plain UTF-8.
+
+    `head_only` is for HEAD: haproxy makes a 502 of an answer to it that has a body.
+    """
+    line = f"{status} {REASONS[status]}"
+    body = f"{line}\n\n{text}\n".encode("utf-8", "backslashreplace")
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    page = [] if head_only else [ResponseBody(request_id, body)]
+    # This answer is complete, so its appStatus is 0: another value marks one that was cut.
+    return [Response(request_id, line, headers), *page, EndOfResponse(request_id)]
 
 
 def _culprit(lines: list[str]) -> str:

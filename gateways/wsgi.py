@@ -18,7 +18,7 @@ import sys
 from gateways import errors
 from gateways.errors import ApplicationError
 from gateways.events import EndOfResponse, RequestAborted, Response, ResponseBody
-from gateways.response import check_head
+from gateways.response import check_head, plain_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -304,16 +304,11 @@ def _peer_is_gone(error: Exception) -> bool:
 
 
 def _send_error_page(answer: _Answer, reference: str, details: str) -> None:
-    text = f"500 Internal Server Error\n\nThe application failed. Reference: {reference}\n"
+    text = f"The application failed. Reference: {reference}"
     if details:
-        text += f"\n{details}\n"
-    body = text.encode("utf-8", "backslashreplace")
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
-    answer.transmit(Response(answer.request_id, "500 Internal Server Error", headers))
-    if not answer.head_only:
-        answer.transmit(ResponseBody(answer.request_id, body))
-    # This answer is complete, so its appStatus is 0: another value marks one that was cut.
-    answer.transmit(EndOfResponse(answer.request_id))
+        text += f"\n\n{details}"
+    for event in plain_answer(answer.request_id, 500, text, head_only=answer.head_only):
+        answer.transmit(event)
 
 
 def _close(answer: _Answer, result: Any, report: Callable[[Exception], str]) -> None:

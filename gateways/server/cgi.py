@@ -13,6 +13,7 @@ import sys
 
 from gateways import cgi, errors, events, wsgi
 from gateways import environ as environs
+from gateways.response import plain_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -132,8 +133,6 @@ class _Exchange:
             rest = rest[os.write(self.output, rest) :]
 
     def answer(self, status: int, text: str) -> None:
-        from gateways.server.answers import plain_answer  # here: few requests are refused
-
         for event in plain_answer(0, status, text):
             self.send(event)
 

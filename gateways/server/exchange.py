@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gateways import environ as environs
 from gateways import errors, events, wsgi
-from gateways.server.answers import plain_answer
+from gateways.response import plain_answer
 from gateways.server.body import MAX_SPOOLED, Body
 from gateways.server.input import Input
 from gateways.server.log import log, printable
@@ -59,7 +59,8 @@ class Exchange:
             try:
                 environ = self._environ()
             except errors.RemoteProtocolError as error:
-                refuse(connection, self.request.request_id, error)
+                head_only = (b"REQUEST_METHOD", b"HEAD") in self.request.variables
+                refuse(connection, self.request.request_id, error, head_only=head_only)
             except errors.RequestAborted as error:
                 # It came while a body of unknown length was being collected.
                 connection.send(events.RequestAborted(self.request.request_id, error))
@@ -85,8 +86,7 @@ class Exchange:
         environ, length = environs.build(
             self.request,
             base=worker.environ_base,
-            script_name=worker.options.script_name or None,
-            peer=self.connection.peer,
+            script_name=worker.script_name,
             local=self.connection.local,
             remote_user=worker.options.remote_user,
         )
@@ -224,10 +224,16 @@ class Refusal:
             self.connection.done(None)
 
 
-def refuse(connection: Connection, request_id: int, error: errors.RemoteProtocolError) -> None:
+def refuse(
+    connection: Connection,
+    request_id: int,
+    error: errors.RemoteProtocolError,
+    *,
+    head_only: bool = False,
+) -> None:
     """Answer with the status that the error hints at and a line of plain text; log the rule."""
     log.warning("%s: refused: %s", connection, error)
-    for event in plain_answer(request_id, error.status_hint, str(error)):
+    for event in plain_answer(request_id, error.status_hint, str(error), head_only=head_only):
         try:
             connection.send(event)
         except errors.LocalProtocolError:

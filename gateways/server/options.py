@@ -64,7 +64,7 @@ OPTIONS: tuple[Option, ...] = (
         "script_name",
         "str",
         "",
-        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path.",
+        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path. / is the root.",
         APPLICATION,
     ),
     Option(
@@ -242,6 +242,10 @@ class Options:
         for option in OPTIONS:
             value = given.get(option.name, option.default)
             setattr(self, option.name, check(option, value))
+        if self.script_name and not self.script_name.startswith("/"):
+            raise ConfigurationError(
+                f"option script_name: {self.script_name!r} does not begin with /; write /app"
+            )
 
 
 def check(option: Option, value: Any) -> Any:

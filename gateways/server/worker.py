@@ -49,6 +49,8 @@ class Worker:
     ) -> None:
         self.application = application
         self.options = options
+        # "/" mounts the application at the root; without the option the variables decide.
+        self.script_name = options.script_name.rstrip("/") if options.script_name else None
         self.environ_base = _environ_base(options, listeners)
         self.draining = False
         self._listeners = {listener.fileno(): listener for listener in listeners}
@@ -62,7 +64,7 @@ class Worker:
         self._busy = 0
         self._busy_lock = threading.Lock()
         self._accepting = False
-        self._accept_lock = threading.Lock()
+        self._accept_lock = threading.RLock()
         self._accept_again_at = 0.0
         self._stopped = False
         self._ended = False
@@ -219,27 +221,34 @@ class Worker:
 
     def _accept(self, listener: Listener) -> list[Job] | None:
         """Accept one connection; return the jobs that it brings, None when there is none to accept."""
-        try:
-            accepted = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return None  # another worker was faster, or the peer has gone again
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            log.error("cannot accept connections: %s; trying again in a second", error)
-            self._accept_again_at = time.monotonic() + TICK_SECONDS
-            self._accept_connections(False)
-            return None
-        if accepted is None:
-            return []  # the peer is not in --allow, and was sent away
-        sock, peer, local = accepted
-        codec = new_codec(listener.address.protocol, self.options)
-        connection = Connection(self, sock, codec, peer, local)
-        self._connections[connection.descriptor] = connection
-        if len(self._connections) >= self.options.max_connections:
-            self._accept_connections(False)
+        # Under the lock, so that several threads together accept no more than max_connections.
+        with self._accept_lock:
+            if not (self._accepting or self.draining):
+                return None
+            try:
+                accepted = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return None  # another worker was faster, or the peer has gone again
+            except OSError as error:
+                self._pause_accepting(error)
+                return None
+            if accepted is None:
+                return []  # the peer is not in --allow, and was sent away
+            sock, peer, local = accepted
+            codec = new_codec(listener.address.protocol, self.options)
+            connection = Connection(self, sock, codec, peer, local)
+            self._connections[connection.descriptor] = connection
+            if len(self._connections) >= self.options.max_connections:
+                self._accept_connections(False)
         self._epoll.register(connection.descriptor, WATCHED)
         return connection.pump()
+
+    def _pause_accepting(self, error: OSError) -> None:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+            raise error
+        log.error("cannot accept connections: %s; trying again in a second", error)
+        self._accept_again_at = time.monotonic() + TICK_SECONDS
+        self._accept_connections(False)
 
     def _accept_connections(self, accept: bool) -> None:
         """Start or stop accepting; a listener is level-triggered, so pausing means taking it out."""
