@@ -5,8 +5,9 @@
 
 The well-formed family: `records`, `requests`, `responses`, `conversations`, `environs`; what they
 give is allowed by the specification, odd as it may look.  The broken family: `broken_records`,
-`broken_netstrings`, `broken_requests`, `broken_answers`; what they give is wrong more often than
-not, and near enough to right to be parsed deeply.  `chunkings` and `cuts` say where bytes are cut.
+`broken_streams`, `broken_netstrings`, `broken_requests`, `broken_answers`; what they give is wrong
+more often than not, and near enough to right to be parsed deeply.  `chunkings` and `cuts` say
+where bytes are cut.
 
 With this package and Hypothesis installed, `st.from_type` knows the events and records: the entry
 point of `_hypothesis_setup_hook` sees to that.
@@ -19,16 +20,44 @@ import sys
 from struct import pack
 from typing import Any
 
+from gateways import cgi, environ, events, fastcgi, scgi
+from gateways.events import AUTHORIZER, FILTER, RESPONDER, Event, Request, Response
+from gateways.testing.pair import Pieces
+
+
+def _hypothesis_setup_hook() -> None:
+    """Teach `st.from_type` the events and records; Hypothesis calls this when it is imported.
+
+    It stands before that import, and asks for each strategy only when one is wanted: whoever
+    imports this module first has Hypothesis call it while the rest of the module is not there yet.
+    """
+    from hypothesis import strategies as st
+
+    def ids() -> st.SearchStrategy[int]:
+        return st.integers(0, 0xFFFF)
+
+    def carrier(kind: type[Event]) -> st.SearchStrategy[Event]:
+        return st.builds(kind, ids(), st.binary(min_size=1, max_size=60))
+
+    st.register_type_strategy(Request, lambda _: requests())
+    st.register_type_strategy(Response, lambda _: ids().flatmap(responses))
+    st.register_type_strategy(fastcgi.Record, lambda _: records())
+    for kind in (events.RequestBody, events.FilterData, events.ResponseBody, events.ErrorOutput):
+        st.register_type_strategy(kind, carrier)
+    st.register_type_strategy(events.EndOfRequest, lambda kind: st.builds(kind, ids()))
+    st.register_type_strategy(
+        events.EndOfResponse,
+        lambda kind: st.builds(kind, ids(), st.integers(0, 0xFFFFFFFF), st.integers(0, 3)),
+    )
+    st.register_type_strategy(events.RequestAborted, lambda kind: st.builds(kind, ids(), st.none()))
+
+
 try:
     from hypothesis import strategies as st
 except ImportError as error:
     raise ImportError(
         "gateways.testing.strategies needs Hypothesis; install it with: pip install 'gateways[testing]'"
     ) from error
-
-from gateways import cgi, environ, events, fastcgi, scgi
-from gateways.events import AUTHORIZER, FILTER, RESPONDER, Event, Request, Response
-from gateways.testing.pair import Pieces
 
 PROTOCOLS = ("FastCGI", "SCGI", "CGI")
 
@@ -82,7 +111,7 @@ _NAMES = [
 ]  # fmt: skip
 _VALUES = [
     b"", b"/", b"//", b"/app", b"/app/a%2Fb", b"/caf\xc3\xa9", b"*", b"0", b"5", b"-1", b"+5",
-    b"1_0", b"\xd9\xa3", b"9" * 30, b"GET", b"POST", b"on", b"https", b"HTTP/1.1", b"chunked", b"1",
+    b"1_0", b"\xb2", b"\xd9\xa3", b"9" * 30, b"GET", b"POST", b"on", b"https", b"HTTP/1.1", b"chunked", b"1",
     b"gzip, chunked", b"proxy:fcgi://127.0.0.1/", b"http://a.example/p?q", b"%", b"%zz%4",
 ]  # fmt: skip
 
@@ -105,8 +134,13 @@ def _without_nul_and_equals(name: bytes) -> bytes:
 
 
 def variables() -> st.SearchStrategy[list[tuple[bytes, bytes]]]:
-    """Pairs of names and values, whatever they mean; names may come twice."""
-    return st.lists(st.tuples(variable_names(), variable_values()), max_size=8)
+    """Pairs of names and values, whatever they mean; names may come twice.
+
+    Half of them begin with a likely REQUEST_METHOD, since little is looked at without one.
+    """
+    pairs = st.lists(st.tuples(variable_names(), variable_values()), max_size=8)
+    method = _methods().map(lambda name: [(b"REQUEST_METHOD", name)])
+    return st.one_of(pairs, st.builds(lambda first, rest: first + rest, method, pairs))
 
 
 def requests() -> st.SearchStrategy[Request]:
@@ -382,6 +416,42 @@ def _params(request_id: int, content: bytes) -> bytes:
     return fastcgi.Record(fastcgi.RecordType.PARAMS, request_id, content).encode()
 
 
+@st.composite
+def broken_streams(draw: st.DrawFn) -> bytes:
+    """Records of one request in good order, then in any: the faults are in the pairs and the order."""
+    request_id = draw(st.integers(1, 2))
+    content = b"".join(draw(st.lists(_pairs_on_the_wire(), max_size=4)))
+    kinds = fastcgi.RecordType
+    parts = [_begin(request_id, draw(st.integers(1, 3)), draw(st.integers(0, 1)))]
+    parts += [_params(request_id, piece) for piece in draw(chunkings(content))]
+    parts.append(_params(request_id, b""))
+    later = st.tuples(
+        st.sampled_from([kinds.STDIN, kinds.STDIN, kinds.DATA, kinds.PARAMS, kinds.ABORT_REQUEST]),
+        st.sampled_from([b"", b"", b"body"]),
+    )
+    for kind, data in draw(st.lists(later, max_size=5)):
+        parts.append(fastcgi.Record(kind, request_id, data).encode())
+    return b"".join(parts)
+
+
+def _pairs_on_the_wire() -> st.SearchStrategy[bytes]:
+    """Name-value pairs as bytes: good ones, ones without a name, ones whose lengths lie."""
+    names, values = st.binary(min_size=1, max_size=9), st.binary(max_size=9)
+    good = st.builds(_short_pair, names, values)
+    nameless = values.map(lambda value: _short_pair(b"", value))
+    lengths = st.sampled_from([0, 1, 127, 128, 131072, 0x7FFFFFFF])
+    lying = st.builds(
+        lambda name, value: pack(">LL", name | 1 << 31, value | 1 << 31) + b"v" * 9,
+        lengths,
+        lengths,
+    )
+    return st.one_of(good, good, nameless, lying)
+
+
+def _short_pair(name: bytes, value: bytes) -> bytes:
+    return bytes((len(name), len(value))) + name + value
+
+
 # SCGI netstrings.
 
 
@@ -389,7 +459,7 @@ def broken_netstrings() -> st.SearchStrategy[bytes]:
     """Bytes like SCGI's netstring of headers: lengths and headers that do not fit each other."""
     lengths = st.one_of(
         st.integers(0, 200).map(lambda length: b"%d" % length),
-        st.sampled_from([b"", b"-1", b"+5", b" 5", b"05", b"1_0", b"0x5", b"\xd9\xa3", b"9" * 40]),
+        st.sampled_from([b"", b"-1", b"+5", b" 5", b"05", b"1_0", b"0x5", b"\xb2", b"9" * 40]),
     )
     headers = st.lists(st.one_of(variable_names(), variable_values()), max_size=8).map(
         lambda strings: b"CONTENT_LENGTH\0" + b"\0".join(strings)
@@ -429,7 +499,8 @@ _HEAD_PIECES = [
 
 def _garbage(protocol: str) -> list[st.SearchStrategy[bytes]]:
     if protocol == "FastCGI":
-        return [st.binary(max_size=60), st.lists(broken_records(), max_size=8).map(b"".join)]
+        scattered = st.lists(st.one_of(broken_records(), broken_streams()), max_size=6)
+        return [st.binary(max_size=60), broken_streams(), scattered.map(b"".join)]
     if protocol == "SCGI":
         return [st.binary(max_size=60), broken_netstrings()]
     return [st.binary(max_size=60)]
@@ -455,23 +526,3 @@ def mutations(draw: st.DrawFn, data: bytes) -> bytes:
         else:
             data = data[:start]
     return data
-
-
-def _hypothesis_setup_hook() -> None:
-    """Teach `st.from_type` the events and records; Hypothesis calls this when it is imported."""
-    ids = st.integers(0, 0xFFFF)
-    data = st.binary(min_size=1, max_size=60)
-    st.register_type_strategy(Request, lambda _: requests())
-    st.register_type_strategy(Response, lambda _: ids.flatmap(responses))
-    st.register_type_strategy(fastcgi.Record, lambda _: records())
-    carriers = (events.RequestBody, events.FilterData, events.ResponseBody, events.ErrorOutput)
-    for carrier in carriers:
-        st.register_type_strategy(carrier, st.builds(carrier, ids, data))
-    st.register_type_strategy(events.EndOfRequest, st.builds(events.EndOfRequest, ids))
-    st.register_type_strategy(
-        events.EndOfResponse,
-        st.builds(events.EndOfResponse, ids, st.integers(0, 0xFFFFFFFF), st.integers(0, 3)),
-    )
-    st.register_type_strategy(
-        events.RequestAborted, st.builds(events.RequestAborted, ids, st.none())
-    )

@@ -17,7 +17,7 @@ from gateways.response import HeadParser, check_head, write_head
 from tests.corpus import CHUNKERS, Chunker
 
 # Every control character of latin-1's lower half but the tab, which a value may hold.
-CONTROLS = [chr(code) for code in (*range(0x20), 0x7F) if chr(code) != "\t"]
+CONTROLS = [chr(code) for code in (*range(0x20), 0x7F)]
 
 
 class TestWriteHead:
@@ -77,11 +77,8 @@ class TestCheckHead:
         with pytest.raises(ApplicationError, match=f"status is {type(status).__name__}, not str"):
             check_head(status, [])
 
-    @pytest.mark.parametrize("control", [*CONTROLS, "\t", "€"], ids=repr)
+    @pytest.mark.parametrize("control", [*CONTROLS, "€"], ids=repr)
     def test_no_control_character_passes_in_a_status(self, control: str) -> None:
-        if control == "\t":
-            check_head("200 a\tb", [])
-            return
         with pytest.raises(ApplicationError, match="status holds a control character"):
             check_head(f"200 a{control}b", [])
 
@@ -91,7 +88,7 @@ class TestCheckHead:
         with pytest.raises(ApplicationError, match="'X-Name' holds a control character"):
             check_head("200 OK", [("X-Name", form.format(control))])
 
-    @pytest.mark.parametrize("value", ["", " ", "a\tb", "caf\xe9", "\x80\xff", 'a: b; c="d", e'])
+    @pytest.mark.parametrize("value", ["", " ", "caf\xe9", "\x80\xff", 'a: b; c="d", e'])
     def test_these_values_pass(self, value: str) -> None:
         check_head("200 OK", [("X-Name", value)])
 
