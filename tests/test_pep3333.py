@@ -731,7 +731,7 @@ def test_the_last_line_of_defence_does_not_depend_on_them_either() -> None:
 
 def test_what_passes_the_check_can_be_written() -> None:
     """Whatever start_response takes, the server's end of every protocol can make bytes of."""
-    headers = [("X", "".join(map(chr, [9, *range(32, 127), *range(128, 256)])))]
-    answer = serve(starting("200 \xe9\t", headers))
+    headers = [("X", "".join(map(chr, [*range(32, 127), *range(128, 256)])))]
+    answer = serve(starting("200 \xe9", headers))
     assert answer.faults == []
-    assert write_head(answer.head.status, answer.head.headers).startswith(b"Status: 200 \xe9\t\r\n")
+    assert write_head(answer.head.status, answer.head.headers).startswith(b"Status: 200 \xe9\r\n")

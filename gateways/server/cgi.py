@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
+MAX_UNREAD = 64 * 1024 * 1024
+"""Bytes of a body that the application did not want which are read all the same."""
+
+UNREAD_SECONDS = 5
+"""How long such a body may pause."""
+
 
 def run(
     application: Callable[..., Iterable[bytes]],
@@ -35,12 +41,16 @@ def run(
     of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
     ends the request quietly.  The status is 1 where the answer could not be completed, else 0.
     """
+    # A client's Proxy header would name the proxy of every HTTP library in this process.
+    os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
     exchange = _Exchange(output, script_name, debug)
     try:
-        exchange.run(application)
+        with _Terminable():
+            exchange.run(application)
+        exchange.read_rest()
     except (BrokenPipeError, errors.RequestAborted):
-        return 1  # the web server has closed our stdout: its visitor is gone
+        return 1  # the web server has closed our stdout, or ended us: its visitor is gone
     finally:
         os.close(output)
     return int(exchange.connection.aborted)
@@ -55,6 +65,30 @@ def refuse(status: int, text: str) -> None:
         exchange.answer(status, text)
     finally:
         os.close(output)
+
+
+class _Terminable:
+    """SIGTERM raises RequestAborted in the block, so that the application's close() runs.
+
+    mod_cgid sends it when the visitor has left (RFC 3875 §7.2).
+    """
+
+    def __enter__(self) -> None:
+        # Not the module signal: for its enumerations it costs a millisecond to import.
+        import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
+
+        def on_term(number: int, frame: object) -> None:
+            raise errors.RequestAborted("the web server ended the script")
+
+        self.signals = _signal
+        try:
+            self.before = _signal.signal(_signal.SIGTERM, on_term)
+        except ValueError:
+            self.before = None  # not in the main thread: somebody embeds us
+
+    def __exit__(self, *_: object) -> None:
+        if self.before is not None:
+            self.signals.signal(self.signals.SIGTERM, self.before)
 
 
 def _private_stdout() -> int:
@@ -121,10 +155,31 @@ class _Exchange:
                     raise errors.RequestAborted(str(event.error or "the request was aborted"))
             if not self.connection.wants_data:
                 return b""
-            # "The script MUST NOT attempt to read more than CONTENT_LENGTH bytes" (RFC 3875 4.2).
-            left = self.connection.remaining
-            size = 65536 if left is None else min(left, 65536)
-            self.arrived = self.connection.receive_data(os.read(STDIN, size))
+            self.receive()
+
+    def read_rest(self) -> None:
+        """Read what the application left of the body, within limits.
+
+        Under mod_cgid stdin and stdout are one socket: closed over unread bytes it would be
+        reset, and the answer lost.
+        """
+        if not self.connection.wants_data:
+            return
+        import select  # here: most applications read the body
+
+        poller = select.poll()
+        poller.register(STDIN, select.POLLIN)
+        for _ in range(MAX_UNREAD // 65536):
+            if not (self.connection.wants_data and poller.poll(UNREAD_SECONDS * 1000)):
+                return
+            self.arrived.clear()
+            self.receive()
+
+    def receive(self) -> None:
+        # "The script MUST NOT attempt to read more than CONTENT_LENGTH bytes" (RFC 3875 4.2).
+        left = self.connection.remaining
+        size = 65536 if left is None else min(left, 65536)
+        self.arrived = self.connection.receive_data(os.read(STDIN, size))
 
     def send(self, event: events.Event) -> None:
         self.connection.send(event)

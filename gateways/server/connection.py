@@ -166,6 +166,9 @@ class Connection:
                 if self._dead:
                     raise errors.RequestAborted("the web server closed the connection")
                 self.codec.send(event)
+                if isinstance(event, events.Response):
+                    # The body or the end follows at once: the head goes out with it.
+                    return
                 if isinstance(event, events.RequestAborted) and self.codec.must_close:
                     self._broken_off = True
                 data = self._take_unsent()

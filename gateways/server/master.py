@@ -64,7 +64,7 @@ class Master:
 
     def run(self) -> bool:
         """Serve until stopped.  Return false when the application could not be loaded."""
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
         before = {number: signal.signal(number, self._note) for number in handled}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
         try:
@@ -144,16 +144,17 @@ class Master:
             if not self._stopping:
                 self._replace_workers()
             return
-        if not self._stopping:
+        at_once = self._stopping or number == signal.SIGQUIT
+        if at_once:
+            log.warning("stopping at once")
+        else:
             name = signal.Signals(number).name
             log.info("%s: stopping once running requests are answered", name)
-            self._stopping = True
-            for listener in self._listeners:
-                listener.unlink()
-        else:
-            log.warning("stopping at once")
+        self._stopping = True
+        for listener in self._listeners:
+            listener.unlink()
         for pid in self._born:
-            _kill(pid, signal.SIGTERM)
+            _kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
 
     def _replace_workers(self) -> None:
         """Start new workers, which load the application anew; the old ones finish once that worked."""

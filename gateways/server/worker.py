@@ -283,7 +283,7 @@ class Worker:
     def _take_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
-        numbers = [signal.SIGTERM, signal.SIGINT]
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
         if any(listener.inherited for listener in self._listeners.values()):
             numbers.append(signal.SIGUSR1)  # multiwatch stops its children with this one
         before = {
@@ -307,9 +307,12 @@ class Worker:
             self._stopped = True
 
     def _on_signal(self, number: int) -> None:
-        if self.draining:
-            log.warning("stopping at once")
-            self._stopped = True
+        if self.draining or number == signal.SIGQUIT:
+            # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so
+            # to a worker only SIGQUIT, which its master sends when told twice, means "at once".
+            if number == signal.SIGQUIT or self._parent_pipe < 0:
+                log.warning("stopping at once")
+                self._stopped = True
             return
         log.info("%s: stopping once running requests are answered", signal.Signals(number).name)
         self._drain()

@@ -121,6 +121,20 @@ def test_the_stop_answers_what_runs_and_leaves_nothing(
         assert "Traceback" not in log_of(short_path)
 
 
+def test_a_second_signal_stops_at_once(short_path: Path) -> None:
+    endless = PID.replace("time.sleep(0.5)", "time.sleep(60)")
+    with daemon(short_path, endless) as process:
+        workers = wait_for_workers(process, short_path, 2)
+        with Peer(str(short_path / "app.sock")) as peer:
+            peer.get("/slow")
+            time.sleep(0.1)  # the request is under way
+            process.send_signal(signal.SIGTERM)
+            eventually(lambda: not (short_path / "app.sock").exists(), "the stop has begun")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0
+        assert not any(is_alive(pid) for pid in workers)
+
+
 def test_workers_end_when_their_master_is_killed(short_path: Path) -> None:
     with daemon(short_path) as process:
         workers = wait_for_workers(process, short_path, 2)
