@@ -157,8 +157,11 @@ def _body_length(variables: list[tuple[bytes, bytes]]) -> int | None:
     return 0
 
 
-def run(application: WSGIApplication, **options: Any) -> None:
-    """Answer the one CGI request in the environment; options are those of `gateways.server.cgi.run`."""
+def run(application: WSGIApplication, **options: Any) -> int:
+    """Answer the one CGI request in the environment; return the exit status.
+
+    Options are those of `gateways.server.cgi.run`.
+    """
     from gateways.server.cgi import run as run_cgi
 
-    run_cgi(application, **options)
+    return run_cgi(application, **options)

@@ -33,6 +33,8 @@ LONGEST_PAUSE = 10.0
 
 TICK_SECONDS = 1.0
 
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
 
 class Master:
     """Keeps `options.workers` processes running on `listeners`."""
@@ -107,6 +109,8 @@ class Master:
     def _start_one(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
+        # The interpreter forgets signals that reach a child before it runs its first line.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         pid = os.fork()
         if pid == 0:
             status = 70  # EX_SOFTWARE, unless the worker gets to say better
@@ -116,11 +120,14 @@ class Master:
                 sys.stderr.flush()
                 os._exit(status)
         self._born[pid] = time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _be_worker(self) -> int:
         for number in (signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
+        self._signals.clear()  # these were for the master
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         os.close(self._life_pipe[1])
         try:
             application = self._load()
@@ -128,12 +135,13 @@ class Master:
             self._on_load_error(error)
             return CANNOT_LOAD
         worker = Worker(application, self._listeners, self._options, parent_pipe=self._life_pipe[0])
-        if self._signals:
-            worker.stop()  # the master was told to stop while the application was loading
-        worker.run(self._tell_ready)
+        worker.run(lambda: self._tell_ready(worker))
         return 0
 
-    def _tell_ready(self) -> None:
+    def _tell_ready(self, worker: Worker) -> None:
+        # By now the worker takes signals itself, so none falls between this look and that.
+        if self._signals:
+            worker.stop()
         log.info("worker ready")
         os.write(self._ready_pipe[1], b"R")
 
