@@ -48,11 +48,6 @@ class ReceiveBuffer:
         """Return up to `count` bytes from the front and leave them in place."""
         return bytes(self._data[self._start : self._start + count])
 
-    def find(self, byte: bytes, limit: int) -> int:
-        """Return where `byte` first stands within the first `limit` bytes, or -1."""
-        where = self._data.find(byte, self._start, self._start + limit)
-        return where if where < 0 else where - self._start
-
     def _compact(self) -> None:
         if self._start == len(self._data):
             self._data.clear()

@@ -177,11 +177,16 @@ class Connection:
             self._flush()
         self._resume()
 
-    def wait_for(self, body: Body) -> None:
-        """Wait until something of `body` has arrived, reading for everybody meanwhile.
+    def wait_for(self, request_id: int, body: Body) -> None:
+        """Wait until something of that request's `body` has arrived, reading for everybody meanwhile.
 
         After read_timeout seconds without any, the body is aborted.
         """
+        with self._lock:
+            self.codec.want_body(request_id)
+            self._collect()
+        if self._unsent_size:
+            self._flush()
         deadline = time.monotonic() + self.worker.options.read_timeout
         wake = self.worker.wake_descriptor()
         try:

@@ -62,13 +62,13 @@ def _serve_here(
     except ConfigurationError:
         _close_all(listeners)
         raise
-    worker.run(lambda: _announce(listeners, options))
+    worker.run(lambda: _announce(application, listeners, options))
 
 
 def _serve_in_workers(
     application: Application | str, listeners: list[Listener], options: Options
 ) -> None:
-    _announce(listeners, options)
+    _announce(application, listeners, options)
     master = Master(lambda: _load(application), listeners, options, _say)
     if not master.run():
         raise SystemExit(2)  # the worker has said why, once
@@ -83,10 +83,11 @@ def _say(error: ConfigurationError) -> None:
     print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
 
 
-def _announce(listeners: list[Listener], options: Options) -> None:
+def _announce(application: Application | str, listeners: list[Listener], options: Options) -> None:
     where = ", ".join(str(listener.address) for listener in listeners)
     log.info(
-        "serving at %s (%d worker%s, %d thread%s)",
+        "serving %s at %s (%d worker%s, %d thread%s)",
+        loading.import_name(application),
         where,
         options.workers,
         "s" * (options.workers > 1),

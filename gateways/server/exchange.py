@@ -133,7 +133,7 @@ class Exchange:
 
     def _more(self, body: Body) -> bytes:
         while (piece := body.take()) is None:
-            self.connection.wait_for(body)
+            self.connection.wait_for(self.request.request_id, body)
         self.connection.made_room()
         return piece
 

@@ -6,7 +6,6 @@ Limits stand here with the reason beside them.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gateways.errors import ConfigurationError
@@ -288,8 +287,3 @@ def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, BY_NAME, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"unknown option {name}{hint}"
-
-
-def values(options: Options) -> Mapping[str, Any]:
-    """Return every option's name and value, in the table's order."""
-    return {option.name: getattr(options, option.name) for option in OPTIONS}
