@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
@@ -14,6 +15,11 @@ from hypothesis import HealthCheck, Phase, settings
 pytest.register_assert_rewrite("tests.suite", "tests.doors", "tests.http_client")
 
 from tests.doors import LiveServer, live_server  # noqa: E402 (after the line above)
+
+# A shell starts what runs in the background with SIGINT ignored, and every program that a test
+# starts would inherit that: Ctrl-C could not be tested.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Deterministic: a failure seen once is seen again, by everybody and in CI.  A search for new ones
 # is `--hypothesis-profile=search`.

@@ -45,8 +45,12 @@ def daemon(
     try:
         yield process
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.wait(PATIENCE)
+        finally:
+            process.kill()
+            process.wait()
 
 
 def ask(folder: Path, path: str = "/") -> bytes:
