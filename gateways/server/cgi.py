@@ -152,7 +152,8 @@ class _Exchange:
                     return event.data
                 if isinstance(event, events.RequestAborted):
                     self.arrived.insert(0, event)  # a later read meets the same end
-                    raise errors.RequestAborted(str(event.error or "the request was aborted"))
+                    self.log(str(event.error))
+                    raise errors.RequestAborted(str(event.error))
             if not self.connection.wants_data:
                 return b""
             self.receive()

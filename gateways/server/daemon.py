@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from gateways.errors import ConfigurationError
 from gateways.server import log as logs
 from gateways.server.listeners import Listener, open_listener
 from gateways.server.log import log
-from gateways.server.master import Master
+from gateways.server.master import Master, leave
 from gateways.server.options import Options
 from gateways.server.protocols import check_protocol
 from gateways.server.worker import Application, Worker
@@ -24,7 +25,16 @@ def serve(
     given: dict[str, Any],
 ) -> None:
     """Serve `application` at the addresses `texts`; `given` are the options by name."""
-    options = Options(**given)
+    try:
+        _serve(application, texts, default_protocol, Options(**given))
+    except ConfigurationError as error:
+        # What led to it is this package's own affair: the text says it all.
+        raise error.with_traceback(None) from None
+
+
+def _serve(
+    application: Application | str, texts: Sequence[str], default_protocol: str, options: Options
+) -> None:
     logs.configure(options.log_level)
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
@@ -35,6 +45,11 @@ def serve(
     else:
         _serve_in_workers(application, listeners, options)
     log.info("stopped")
+    left = [thread.name for thread in threading.enumerate() if not thread.daemon]
+    if isinstance(application, str) and len(left) > 1:
+        # A program that was only started to serve would wait for these for ever.
+        log.warning("the application left threads running: %s", ", ".join(left[1:]))
+        leave(0)
 
 
 def _open_all(parsed: list[addresses.Address], options: Options) -> list[Listener]:
@@ -68,8 +83,13 @@ def _serve_here(
 def _serve_in_workers(
     application: Application | str, listeners: list[Listener], options: Options
 ) -> None:
-    _announce(application, listeners, options)
-    master = Master(lambda: _load(application), listeners, options, _say)
+    master = Master(
+        lambda: _load(application),
+        listeners,
+        options,
+        _say,
+        lambda: _announce(application, listeners, options),
+    )
     if not master.run():
         raise SystemExit(2)  # the worker has said why, once
 

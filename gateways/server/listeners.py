@@ -34,6 +34,10 @@ class Listener:
 
     def __init__(self, address: Address, sock: socket.socket, options: Options) -> None:
         self.address = address
+        if address.family == "tcp" and not address.port:
+            # The kernel has chosen a port; the log is to name it.
+            port = sock.getsockname()[1]
+            self.address = Address(address.protocol, "tcp", host=address.host, port=port)
         self.inherited = address.family == "fd"
         self._socket = sock
         self._networks = _networks(options)
@@ -132,6 +136,8 @@ def _open_tcp(address: Address, options: Options) -> socket.socket:
 
 def _open_unix(address: Address, options: Options) -> socket.socket:
     path = address.path
+    owner = _number(pwd.getpwnam, options.socket_owner, "socket-owner", "pw_uid")
+    group = _number(grp.getgrnam, options.socket_group, "socket-group", "gr_gid")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _locked_folder(path):
@@ -139,8 +145,14 @@ def _open_unix(address: Address, options: Options) -> socket.socket:
             # The path comes into being with no permissions; nobody gets in before it is right.
             os.fchmod(sock.fileno(), 0)
             sock.bind(path)
-            _set_permissions(path, options)
-            sock.listen(options.backlog)
+            try:
+                if owner != -1 or group != -1:
+                    os.chown(path, owner, group)
+                os.chmod(path, options.socket_mode)
+                sock.listen(options.backlog)
+            except OSError:
+                os.unlink(path)
+                raise
     except OSError as error:
         sock.close()
         raise ConfigurationError(_why_not(address, error)) from error
@@ -179,17 +191,14 @@ def _remove_stale(path: str) -> None:
             return
         except BlockingIOError:
             pass  # somebody listens and is busy
+        except PermissionError:
+            raise ConfigurationError(
+                f"cannot listen on {path}: somebody else's socket is there, and nobody but its owner can"
+                " tell whether a server uses it; choose another path, or remove it"
+            ) from None
     raise ConfigurationError(
         f"cannot listen on {path}: a server is running there; stop it, or choose another path"
     )
-
-
-def _set_permissions(path: str, options: Options) -> None:
-    owner = _number(pwd.getpwnam, options.socket_owner, "socket-owner", "pw_uid")
-    group = _number(grp.getgrnam, options.socket_group, "socket-group", "gr_gid")
-    if owner != -1 or group != -1:
-        os.chown(path, owner, group)
-    os.chmod(path, options.socket_mode)
 
 
 def _number(look_up: object, name: str, option: str, field: str) -> int:
@@ -210,11 +219,11 @@ def _why_not(address: Address, error: OSError) -> str:
         errno.EADDRINUSE: "something else listens there; stop it, or choose another address",
         errno.EADDRNOTAVAIL: "this machine does not have that address; 127.0.0.1 is always there",
         errno.EACCES: (
-            f"no permission; use a folder that {_user_name()} may write to"
+            f"no permission; choose a folder where the user {_user_name()!r} may write"
             if address.path
             else "no permission; ports below 1024 are for root, choose a higher one"
         ),
-        errno.EPERM: f"{_user_name()} may not give the socket to that owner or group",
+        errno.EPERM: f"the user {_user_name()!r} may not give the socket to that owner or group",
         errno.ENOENT: f"the folder {folder} does not exist; make it: mkdir -p {folder}",
         errno.ENOTDIR: f"{folder} is not a folder",
         errno.EROFS: f"{folder} is read-only",

@@ -9,6 +9,7 @@ started, so that an application that cannot be loaded says so once.
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from gateways.errors import ConfigurationError
 from gateways.server.listeners import Listener
@@ -45,11 +47,14 @@ class Master:
         listeners: list[Listener],
         options: Options,
         on_load_error: Callable[[ConfigurationError], None],
+        announce: Callable[[], None],
     ) -> None:
         self._load = load
         self._listeners = listeners
         self._options = options
         self._on_load_error = on_load_error
+        self._announce = announce
+        self._announced = False
         self._born: dict[int, float] = {}
         self._retiring: set[int] = set()
         self._ready = False
@@ -116,9 +121,10 @@ class Master:
             status = 70  # EX_SOFTWARE, unless the worker gets to say better
             try:
                 status = self._be_worker()
+            except BaseException:  # it must not run on as a second master
+                log.exception("the worker failed")
             finally:
-                sys.stderr.flush()
-                os._exit(status)
+                leave(status)
         self._born[pid] = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
@@ -180,6 +186,9 @@ class Master:
         """The first worker of a generation serves: the others may start, the last one's may go."""
         self._ready = True
         self._pause = 0.0
+        if not self._announced:
+            self._announced = True
+            self._announce()
         for pid in self._retiring:
             _kill(pid, signal.SIGTERM)
 
@@ -206,14 +215,25 @@ class Master:
 
     def _on_death(self, pid: int, status: int, age: float) -> None:
         code = os.waitstatus_to_exitcode(status)
-        if code == CANNOT_LOAD and not self._ready:
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        if not self._ready and (code == CANNOT_LOAD or not self._announced):
+            if code != CANNOT_LOAD:
+                log.error("worker %d %s while it loaded the application", pid, how)
             self._on_load_failure()
             return
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE) if age < SHORT_LIFE else 0.0
         self._not_before = time.monotonic() + self._pause
         after = f" in {self._pause:.1f} s" if self._pause else ""
         log.error("worker %d %s; starting another%s", pid, how, after)
+
+
+def leave(status: int) -> NoReturn:
+    """End this process now, as exit() would but for threads that the application has left running."""
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):  # closed, or nobody reads them any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _kill(pid: int, number: int) -> None:

@@ -276,9 +276,12 @@ def _number(option: Option, value: Any) -> int | float:
         )
     low, high = option.minimum, option.maximum
     if (low is not None and not value >= low) or (high is not None and not value <= high):
-        shown = f"{value:o}" if option.kind == "mode" else str(value)
+        shown, least, most = (
+            f"{int(each or 0):o}" if option.kind == "mode" else str(each)
+            for each in (value, low, high)
+        )
         raise ConfigurationError(
-            f"option {option.name}: {shown} is out of bounds; it goes from {low} to {high}"
+            f"option {option.name}: {shown} is out of bounds; it goes from {least} to {most}"
         )
     return float(value) if option.kind == "float" else int(value)
 

@@ -106,6 +106,27 @@ def test_a_group_can_be_named_and_an_unknown_one_is_an_error(socket_path: Path) 
         _open(str(socket_path), socket_group="no-such-group")
 
 
+def test_a_start_that_fails_leaves_no_socket_behind(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with pytest.raises(ConfigurationError, match="no such name"):
+        _open(str(socket_path), socket_group="no-such-group")
+    assert not socket_path.exists()
+    monkeypatch.setattr(os, "chown", refuse)  # as for everybody but root
+    with pytest.raises(ConfigurationError, match="may not give the socket to that owner or group"):
+        _open(str(socket_path), socket_group=str(os.getegid()))
+    assert not socket_path.exists()
+
+
+def test_the_port_that_the_kernel_chose_is_the_listeners_address() -> None:
+    listener = _open("127.0.0.1:0")
+    assert listener.address.port == _port(listener) != 0
+    listener.close()
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -182,9 +182,41 @@ def test_an_application_that_cannot_be_loaded_says_so_once_and_the_exit_status_i
         assert not (short_path / "app.sock").exists()
 
 
+@pytest.mark.parametrize(
+    "how", ["os._exit(7)", "os.kill(os.getpid(), 11)", "raise KeyboardInterrupt"]
+)
+def test_an_application_that_kills_its_worker_while_it_loads_ends_the_start(
+    short_path: Path, how: str
+) -> None:
+    with daemon(short_path, f"import os\n{how}\n") as process:
+        assert process.wait(PATIENCE) == 2
+        assert "while it loaded the application" in log_of(short_path)
+        assert "serving" not in log_of(short_path)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_threads_that_the_application_left_do_not_hold_up_the_end(
+    short_path: Path, workers: int
+) -> None:
+    thread = "\nimport threading\nthreading.Thread(target=time.sleep, args=(100,)).start()\n"
+    with daemon(short_path, PID + thread, workers=workers) as process:
+        eventually(lambda: ask(short_path) != b"", "an answer")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_the_applications_exit_functions_run_in_each_worker(short_path: Path) -> None:
+    said = "\nimport atexit, sys\natexit.register(lambda: print('farewell', file=sys.stderr))\n"
+    with daemon(short_path, PID + said) as process:
+        wait_for_workers(process, short_path, 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+        assert log_of(short_path).count("farewell") == 2
+
+
 def test_a_worker_that_dies_at_once_is_not_replaced_in_a_frenzy(short_path: Path) -> None:
     """CVE-2015-9253's lesson: a crash loop must flood neither the processor nor the log."""
-    dying = PID + "\nimport threading\nthreading.Timer(0.05, lambda: os._exit(1)).start()\n"
+    dying = PID + "\nimport threading\nthreading.Timer(1.0, lambda: os._exit(1)).start()\n"
     with daemon(short_path, dying) as process:
         time.sleep(3)
         assert log_of(short_path).count("starting another") < 20
