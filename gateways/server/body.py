@@ -12,7 +12,6 @@ import os
 import tempfile
 import threading
 from collections import deque
-from typing import IO
 
 from gateways import errors
 
@@ -23,6 +22,10 @@ MAX_SPOOLED = 64 * 1024 * 1024
 """Bytes of one body that may wait in a file; the web servers' own limits for bodies are far lower."""
 
 
+SEGMENT = 16 * 1024 * 1024
+"""Bytes after which a body goes on in another file."""
+
+
 class Body:
     """Bytes in, bytes out, with an end, a declared length, and an error that wakes the reader."""
 
@@ -30,9 +33,7 @@ class Body:
         self._lock = threading.Lock()
         self._pieces: deque[bytes] = deque()
         self._in_memory = 0
-        self._file: IO[bytes] | None = None
-        self._file_end = 0
-        self._file_at = 0
+        self._segments: deque[_Segment] = deque()
         self._waiter = -1
         self.received = 0
         self.declared: int | None = None
@@ -58,7 +59,7 @@ class Body:
                         status_hint=400,
                     )
                 )
-            elif self._file is not None or (spill and self.full):
+            elif self._segments or (spill and self.full):
                 self._spool(data)
             else:
                 self._pieces.append(data)
@@ -101,7 +102,7 @@ class Body:
                 piece = self._pieces.popleft()
                 self._in_memory -= len(piece)
                 return piece
-            if self._file is not None and self._file_at < self._file_end:
+            if self._segments:
                 return self._from_file()
             if self.error is not None:
                 raise errors.RequestAborted(str(self.error))
@@ -114,17 +115,16 @@ class Body:
         """
         with self._lock:
             self._waiter = descriptor
-            spooled = self._file is not None and self._file_at < self._file_end
-            return not (self._pieces or spooled or self.ended or self.error is not None)
+            arrived = self._pieces or self._segments
+            return not (arrived or self.ended or self.error is not None)
 
     def close(self) -> None:
         """Let go of what was not read."""
         with self._lock:
             self._pieces.clear()
             self._in_memory = 0
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+            while self._segments:
+                self._segments.popleft().close()
             if self.error is None:
                 self.error = errors.RequestAborted("the request is over")
 
@@ -147,26 +147,61 @@ class Body:
             os.eventfd_write(self._waiter, 1)
 
     def _spool(self, data: bytes) -> None:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="gateways-")  # noqa: SIM115 - it lives as long as the body
-        if self._file_end - self._file_at + len(data) > MAX_SPOOLED:
-            self._fail(
-                errors.LimitExceeded(
-                    f"over {MAX_SPOOLED} bytes of the body wait to be read", status_hint=413
-                )
-            )
-            return
-        self._file.seek(self._file_end)
-        self._file.write(data)
-        self._file_end += len(data)
+        waiting = sum(segment.waiting for segment in self._segments)
+        try:
+            if waiting + len(data) > MAX_SPOOLED:
+                raise OSError(f"over {MAX_SPOOLED} bytes of the body wait to be read")
+            if not self._segments or self._segments[-1].written >= SEGMENT:
+                self._segments.append(_Segment())
+            self._segments[-1].write(data)
+        except OSError as error:
+            # A full disk is this request's misfortune; whoever reads the socket just now, and all
+            # others on it, have nothing to do with it.
+            self._fail(errors.LimitExceeded(f"the body cannot be stored: {error}", status_hint=503))
 
     def _from_file(self) -> bytes:
-        assert self._file is not None
-        self._file.seek(self._file_at)
-        piece = self._file.read(65536)
-        self._file_at += len(piece)
-        if self._file_at == self._file_end:
-            # All is read: the file starts anew, so its size follows what waits, not what passed.
-            self._file.truncate(0)
-            self._file_at = self._file_end = 0
+        segment = self._segments[0]
+        try:
+            piece = segment.read()
+        except OSError as error:
+            self._fail(errors.RequestAborted(f"the stored body cannot be read: {error}"))
+            raise errors.RequestAborted(str(self.error)) from error
+        if not segment.waiting:
+            self._segments.popleft().close()
         return piece
+
+
+class _Segment:
+    """A private temporary file that holds a part of a body.
+
+    It is closed, and its space free, when the part has been read: so what a body takes on disk
+    follows what waits, not what has passed.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="gateways-", buffering=0)  # noqa: SIM115 - it lives as long as the segment
+        self.written = 0
+        self._read = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were written and not read."""
+        return self.written - self._read
+
+    def write(self, data: bytes) -> None:
+        """Append `data`; OSError when the disk is full."""
+        rest = memoryview(data)
+        while rest:
+            count = os.pwrite(self._file.fileno(), rest, self.written)
+            self.written += count
+            rest = rest[count:]
+
+    def read(self) -> bytes:
+        """Return up to 64 KiB of what waits."""
+        piece = os.pread(self._file.fileno(), min(65536, self.waiting), self._read)
+        self._read += len(piece)
+        return piece
+
+    def close(self) -> None:
+        """Give the space back."""
+        self._file.close()

@@ -97,7 +97,8 @@ class Connection:
         self._faulty = False  # the peer broke the protocol; close after the last answer
         self._finished = False  # this side wants no more requests
         self._lingering = False
-        self._broken_off = False  # an answer was given up half-way
+        self._broken_off = False  # the only answer was given up half-way
+        self._answered = 0
         self._unread = False  # an answered request's body was still on its way
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
@@ -123,6 +124,9 @@ class Connection:
                 self._pending = False
                 if not self.closed:
                     self._read(ready, to_the_end=again or self._hang_up)
+            except Exception:
+                log.exception("%s: internal error; please report it", self)
+                self.give_up()
             finally:
                 self._read_lock.release()
             again = True
@@ -130,15 +134,31 @@ class Connection:
         return ready
 
     def expire(self) -> None:
-        """Cut the connection off because its deadline has passed."""
+        """Cut the connection off because its deadline has passed.
+
+        While others' requests are being answered on it, only those that never came whole end.
+        """
         with self._lock:
             if self.closed:
+                return
+            if self._running and not self._lingering:
+                ready: list[Job] = []
+                self._expire_requests(ready)
+                self.worker.submit(ready)
                 return
             if not self._lingering:
                 log.warning("%s: timed out while it was sending a request", self)
             self._cut()
         self._hang_up = True
         self.worker.submit(self.pump())
+
+    def _expire_requests(self, ready: list[Job]) -> None:
+        late = errors.TruncatedMessage("the request stopped arriving", status_hint=408)
+        for request_id, exchange in list(self._exchanges.items()):
+            if not exchange.started:
+                self._on_abort(exchange, events.RequestAborted(request_id, late), ready)
+        if self.codec.head_pending:
+            self.deadline = time.monotonic() + self.worker.options.head_timeout
 
     def close_if_idle(self) -> None:
         """Close the connection if nothing is under way on it, after a last look at the socket.
@@ -161,21 +181,26 @@ class Connection:
 
         Raises RequestAborted when the peer is gone or takes nothing for write_timeout seconds.
         """
-        with self._write_lock:
-            with self._lock:
-                if self._dead:
-                    raise errors.RequestAborted("the web server closed the connection")
-                self.codec.send(event)
-                if isinstance(event, events.Response):
-                    # The body or the end follows at once: the head goes out with it.
-                    return
-                if isinstance(event, events.RequestAborted) and self.codec.must_close:
-                    self._broken_off = True
-                data = self._take_unsent()
-            self._send_all(data)
-        if self._owed:
-            self._flush()
+        try:
+            with self._write_lock:
+                data = self._bytes_of(event)
+                self._send_all(data)
+        finally:
+            if self._owed:
+                self._flush()
         self._resume()
+
+    def _bytes_of(self, event: events.Event) -> bytes:
+        with self._lock:
+            if self._dead:
+                raise errors.RequestAborted("the web server closed the connection")
+            self.codec.send(event)
+            if isinstance(event, events.Response):
+                return b""  # the body or the end follows at once: the head goes out with it
+            if isinstance(event, events.RequestAborted) and self.codec.must_close:
+                # A reset would take earlier answers with it that are still on their way.
+                self._broken_off = self._answered == 0
+            return self._take_unsent()
 
     def wait_for(self, request_id: int, body: Body) -> None:
         """Wait until something of that request's `body` has arrived, reading for everybody meanwhile.
@@ -219,6 +244,7 @@ class Connection:
                 if self._exchanges.get(request_id) is exchange:
                     del self._exchanges[request_id]
                 self._unread = self._unread or not exchange.body.ended
+                self._answered += 1
         self._resume()
         if self.worker.draining:
             self.close_if_idle()
@@ -267,7 +293,9 @@ class Connection:
         if len(self._exchanges) != 1:
             return False
         (exchange,) = self._exchanges.values()
-        return exchange.body.full
+        # A filter that has not started waits for the end of its body: that has to go on.
+        waits = exchange.filter_data is not None and not exchange.started
+        return exchange.body.full and not waits
 
     def _resume(self) -> None:
         if self._paused:
@@ -279,7 +307,7 @@ class Connection:
     def _receive(self, data: bytes, ready: list[Job]) -> None:
         fault = None
         with self._lock:
-            if self._faulty:
+            if self._faulty or self._lingering:
                 return
             try:
                 arrived = self.codec.receive_data(data)
@@ -290,7 +318,7 @@ class Connection:
             if fault is not None:
                 self._on_fault(fault, ready)
             self._collect()
-            self._set_deadline(bool(data))
+            self._set_deadline()
         if self._unsent_size:
             self._flush()
 
@@ -298,15 +326,18 @@ class Connection:
         if isinstance(event, events.Request):
             exchange = Exchange(self, event)
             self._exchanges[event.request_id] = exchange
-            if self.worker.options.stream_requests:
+            if self.worker.options.stream_requests and exchange.filter_data is None:
                 self._start(exchange, ready)
             return
         known = self._exchanges.get(event.request_id)
         if isinstance(event, events.RequestAborted):
             self._on_abort(known, event, ready)
         elif known is not None:
-            known.on_event(event, spill=len(self._exchanges) > 1)
-            if isinstance(event, events.EndOfRequest) or known.body.received >= START_AT:
+            is_filter = known.filter_data is not None
+            known.on_event(event, spill=is_filter or len(self._exchanges) > 1)
+            # A filter writes nothing before its body has ended (FastCGI 6.4).
+            enough = known.body.ended if is_filter else known.body.received >= START_AT
+            if enough or isinstance(event, events.EndOfRequest):
                 self._start(known, ready)
 
     def _start(self, exchange: Exchange, ready: list[Job]) -> None:
@@ -325,6 +356,7 @@ class Connection:
             del self._exchanges[event.request_id]
             exchange.abort(event.error)
         if isinstance(event.error, errors.RemoteProtocolError):
+            self._unread = True
             self._running += 1
             ready.append(Refusal(self, event.request_id, event.error).run)
         elif exchange is not None:
@@ -343,13 +375,13 @@ class Connection:
         self._running += 1
         ready.append(Refusal(self, fault.request_id, fault).run)
 
-    def _set_deadline(self, received: bool) -> None:
+    def _set_deadline(self) -> None:
         now = time.monotonic()
         if self.codec.head_pending:
             self.deadline = self.deadline or now + self.worker.options.head_timeout
         elif any(not exchange.started for exchange in self._exchanges.values()):
             self.deadline = now + self.worker.options.read_timeout
-        elif received:
+        else:
             self.deadline = 0.0
 
     def _wait_readable(self, wake: int, seconds: float) -> None:
@@ -454,7 +486,9 @@ class Connection:
         with self._lock:
             if self.closed or self._running or not self._is_over():
                 return
-            lingers = self._unread and not (self._ended or self._dead or self._broken_off)
+            # One that was only refused may still be sending what was refused.
+            unread = self._unread or not self._answered
+            lingers = unread and not (self._ended or self._dead or self._broken_off)
             if lingers and not self._lingering:
                 self._linger()
                 return

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any
 
 from gateways import environ as environs
@@ -32,6 +33,8 @@ class Exchange:
         self.filter_data = Body() if request.role == events.FILTER else None
         self.started = False
         self._spool: IO[bytes] | None = None
+        self._over = False
+        self._errors = self._error_stream()
 
     def on_event(self, event: events.Event, *, spill: bool) -> None:
         """Take in a RequestBody, FilterData or EndOfRequest."""
@@ -64,6 +67,9 @@ class Exchange:
             except errors.RequestAborted as error:
                 # It came while a body of unknown length was being collected.
                 connection.send(events.RequestAborted(self.request.request_id, error))
+            except OSError as error:
+                full = errors.LimitExceeded(f"the body cannot be stored: {error}", status_hint=503)
+                refuse(connection, self.request.request_id, full)
             else:
                 self._call(environ)
         except errors.RequestAborted as error:
@@ -72,14 +78,15 @@ class Exchange:
             log.exception("%s: the request ended in an error that nobody handled", connection)
             connection.give_up()
         finally:
+            self._errors.flush()
             self._close_inputs()
             connection.done(self)
 
     def _close_inputs(self) -> None:
-        self.body.close()
-        for each in (self.filter_data, self._spool):
+        for each in (self.body, self.filter_data, self._spool):
             if each is not None:
-                each.close()
+                with suppress(OSError):  # what a full disk did not take is not missed any more
+                    each.close()
 
     def _environ(self) -> dict[str, Any]:
         worker = self.connection.worker
@@ -94,7 +101,7 @@ class Exchange:
             self.body.declare(length)
             if isinstance(self.body.error, errors.RemoteProtocolError):
                 raise self.body.error
-        environ["wsgi.errors"] = self._error_stream()
+        environ["wsgi.errors"] = self._errors
         environ["wsgi.input"] = Input(lambda: self._more(self.body))
         if self.body.ended and self.body.received <= IN_MEMORY:
             self._offer_whole(environ)
@@ -143,7 +150,7 @@ class Exchange:
             log.error(
                 "error %s in %s %s: %s",
                 reference,
-                environ["REQUEST_METHOD"],
+                printable(environ["REQUEST_METHOD"]),
                 printable(environ["SCRIPT_NAME"] + environ["PATH_INFO"]),
                 wsgi.application_traceback(error),
             )
@@ -152,24 +159,37 @@ class Exchange:
         wsgi.run(
             self.connection.worker.application,
             environ,
-            self.connection.send,
+            self._send,
             request_id=self.request.request_id,
             report=report,
             debug=self.connection.worker.options.debug,
         )
 
+    def _send(self, event: events.Event) -> None:
+        if isinstance(event, (events.EndOfResponse, events.RequestAborted)):
+            self._errors.flush()
+            self._over = True
+        self.connection.send(event)
+
     def _error_stream(self) -> ErrorStream:
         target = self.connection.worker.options.error_stream
         sinks: list[Callable[[str], object]] = []
         if target != "web-server":
-            sinks.append(lambda line: log.error("wsgi.errors: %s", line))
+            sinks.append(_to_log)
         if target != "log":
             sinks.append(self._to_web_server)
         return ErrorStream(sinks)
 
     def _to_web_server(self, line: str) -> None:
+        if self._over:  # the request has no stream any more
+            _to_log(line)
+            return
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         self.connection.send(events.ErrorOutput(self.request.request_id, data))
+
+
+def _to_log(line: str) -> None:
+    log.error("wsgi.errors: %s", printable(line))
 
 
 class ErrorStream:
