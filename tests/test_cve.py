@@ -773,7 +773,8 @@ def test_cve_2015_9253_workers_that_die_at_once_are_replaced_ever_more_slowly(
     tmp_path: Path,
 ) -> None:
     """PHP-FPM restarted them as fast as it could, and filled the log."""
-    (tmp_path / "dies.py").write_text("import os\nos._exit(9)\n")
+    dies = "import os, threading\nthreading.Timer(1, os._exit, [9]).start()\ndef application(*_): ...\n"
+    (tmp_path / "dies.py").write_text(dies)
     with gateway(tmp_path, workers=2, application=str(tmp_path / "dies.py")) as server:
 
         def pauses() -> list[float]:

@@ -102,7 +102,7 @@ class Body:
                 piece = self._pieces.popleft()
                 self._in_memory -= len(piece)
                 return piece
-            if self._segments:
+            if self._is_stored():
                 return self._from_file()
             if self.error is not None:
                 raise errors.RequestAborted(str(self.error))
@@ -115,7 +115,7 @@ class Body:
         """
         with self._lock:
             self._waiter = descriptor
-            arrived = self._pieces or self._segments
+            arrived = self._pieces or self._is_stored()
             return not (arrived or self.ended or self.error is not None)
 
     def close(self) -> None:
@@ -166,9 +166,13 @@ class Body:
         except OSError as error:
             self._fail(errors.RequestAborted(f"the stored body cannot be read: {error}"))
             raise errors.RequestAborted(str(self.error)) from error
-        if not segment.waiting:
-            self._segments.popleft().close()
         return piece
+
+    def _is_stored(self) -> bool:
+        """Whether something waits in a file; lets go of files that have been read."""
+        while self._segments and not self._segments[0].waiting:
+            self._segments.popleft().close()
+        return bool(self._segments)
 
 
 class _Segment:

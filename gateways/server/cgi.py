@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 
 from gateways import cgi, errors, events, wsgi
 from gateways import environ as environs
@@ -25,7 +26,7 @@ MAX_UNREAD = 64 * 1024 * 1024
 """Bytes of a body that the application did not want which are read all the same."""
 
 UNREAD_SECONDS = 5
-"""How long such a body may pause."""
+"""How long that may take in all."""
 
 
 def run(
@@ -49,7 +50,7 @@ def run(
         with _Terminable():
             exchange.run(application)
         exchange.read_rest()
-    except (BrokenPipeError, errors.RequestAborted):
+    except errors.RequestAborted:
         return 1  # the web server has closed our stdout, or ended us: its visitor is gone
     finally:
         os.close(output)
@@ -93,7 +94,14 @@ class _Terminable:
 
 def _private_stdout() -> int:
     """Return the answer's descriptor, and point everything else that writes to stdout at stderr."""
-    sys.stdout.flush()
+    for descriptor in (STDIN, STDOUT, STDERR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # Otherwise a duplicate would take its number, and what is printed would go there.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is not None:
+        sys.stdout.flush()
     output = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
     return output
@@ -170,8 +178,10 @@ class _Exchange:
 
         poller = select.poll()
         poller.register(STDIN, select.POLLIN)
+        deadline = time.monotonic() + UNREAD_SECONDS
         for _ in range(MAX_UNREAD // 65536):
-            if not (self.connection.wants_data and poller.poll(UNREAD_SECONDS * 1000)):
+            left = deadline - time.monotonic()
+            if not (self.connection.wants_data and left > 0 and poller.poll(left * 1000)):
                 return
             self.arrived.clear()
             self.receive()
@@ -180,13 +190,21 @@ class _Exchange:
         # "The script MUST NOT attempt to read more than CONTENT_LENGTH bytes" (RFC 3875 4.2).
         left = self.connection.remaining
         size = 65536 if left is None else min(left, 65536)
-        self.arrived = self.connection.receive_data(os.read(STDIN, size))
+        try:
+            data = os.read(STDIN, size)
+        except OSError as error:
+            # Under mod_cgid stdin is a socket, which the visitor's leaving resets.
+            raise errors.RequestAborted(f"the web server closed stdin: {error}") from error
+        self.arrived = self.connection.receive_data(data)
 
     def send(self, event: events.Event) -> None:
         self.connection.send(event)
         rest = memoryview(self.connection.data_to_send())
         while rest:
-            rest = rest[os.write(self.output, rest) :]
+            try:
+                rest = rest[os.write(self.output, rest) :]
+            except OSError as error:
+                raise errors.RequestAborted(f"the web server closed stdout: {error}") from error
 
     def answer(self, status: int, text: str) -> None:
         for event in plain_answer(0, status, text):

@@ -213,7 +213,7 @@ class Connection:
         if self._unsent_size:
             self._flush()
         deadline = time.monotonic() + self.worker.options.read_timeout
-        wake = self.worker.wake_descriptor()
+        wake = self.worker.take_wake()
         try:
             while body.wait_on(wake):
                 self.worker.submit(self.pump())
@@ -227,7 +227,7 @@ class Connection:
                 self._wait_readable(wake, left)
         finally:
             body.wait_on(-1)
-            self.worker.clear_wake(wake)
+            self.worker.give_wake(wake)
 
     def made_room(self) -> None:
         """The application took bytes of a body: read on if that is what reading waits for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -11,8 +12,8 @@ from gateways import addresses, loading
 from gateways.errors import ConfigurationError
 from gateways.server import log as logs
 from gateways.server.listeners import Listener, open_listener
-from gateways.server.log import log
-from gateways.server.master import Master, leave
+from gateways.server.log import leave, log
+from gateways.server.master import Master
 from gateways.server.options import Options
 from gateways.server.protocols import check_protocol
 from gateways.server.worker import Application, Worker
@@ -35,6 +36,7 @@ def serve(
 def _serve(
     application: Application | str, texts: Sequence[str], default_protocol: str, options: Options
 ) -> None:
+    _fill_standard_descriptors()
     logs.configure(options.log_level)
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
@@ -50,6 +52,20 @@ def _serve(
         # A program that was only started to serve would wait for these for ever.
         log.warning("the application left threads running: %s", ", ".join(left[1:]))
         leave(0)
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null where descriptor 0, 1 or 2 is closed, as FastCGI 2.2 starts applications.
+
+    Otherwise the next socket would be one of them, and whatever is printed would go into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:  # it was closed when the interpreter started
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - it lives as long as the process
 
 
 def _open_all(parsed: list[addresses.Address], options: Options) -> list[Listener]:

@@ -15,6 +15,7 @@ import os
 import pwd
 import socket
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -25,6 +26,9 @@ from gateways.server.options import Options
 
 WEB_SERVER_USERS = ("www-data", "nginx", "apache", "http", "www")
 """The users that distributions run nginx and Apache as."""
+
+LOCK_SECONDS = 3.0
+"""How long a start or a stop waits for others who are starting or stopping in the same folder."""
 
 Accepted = tuple[socket.socket, tuple[str, str], tuple[str, str]]
 
@@ -167,10 +171,26 @@ def _open_unix(address: Address, options: Options) -> socket.socket:
 def _locked_folder(path: str) -> Iterator[None]:
     folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        _lock(folder)
         yield
     finally:
         os.close(folder)
+
+
+def _lock(folder: int) -> None:
+    """Lock a folder; TimeoutError when somebody (anybody who can read it) holds it for too long."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    errno.ETIMEDOUT, "another process holds the lock of its folder"
+                ) from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _remove_stale(path: str) -> None:

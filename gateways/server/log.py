@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 log = logging.getLogger("gateways")
 
@@ -27,3 +31,17 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
+
+
+def flush() -> None:
+    """Write out what stdout and stderr still hold; either may be closed, or None."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+
+
+def leave(status: int) -> NoReturn:
+    """End this process now, as exit() would but for threads that the application has left running."""
+    atexit._run_exitfuncs()
+    flush()
+    os._exit(status)

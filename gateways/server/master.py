@@ -9,19 +9,16 @@ started, so that an application that cannot be loaded says so once.
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
 
 from gateways.errors import ConfigurationError
 from gateways.server.listeners import Listener
-from gateways.server.log import log
+from gateways.server.log import flush, leave, log
 from gateways.server.options import Options
 from gateways.server.worker import Application, Worker
 
@@ -34,6 +31,12 @@ SHORT_LIFE = 2.0
 LONGEST_PAUSE = 10.0
 
 TICK_SECONDS = 1.0
+
+KILL_SECONDS = 5.0
+"""How long after graceful_timeout a worker that has not ended by itself is killed."""
+
+AT_ONCE_SECONDS = 2.0
+"""The same, for a stop at once."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -60,6 +63,7 @@ class Master:
         self._ready = False
         self._stopping = False
         self._failed = False
+        self._kill_at = float("inf")
         self._pause = 0.0
         self._not_before = 0.0
         self._signals: list[int] = []
@@ -71,7 +75,9 @@ class Master:
 
     def run(self) -> bool:
         """Serve until stopped.  Return false when the application could not be loaded."""
-        handled = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
+        handled = [*STOPPING, signal.SIGHUP, signal.SIGCHLD]
+        if any(listener.inherited for listener in self._listeners):
+            handled.append(signal.SIGUSR1)  # multiwatch stops its children with this one
         before = {number: signal.signal(number, self._note) for number in handled}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
         try:
@@ -101,6 +107,9 @@ class Master:
             for number in signals:
                 self._on_signal(number)
             self._bury()
+            if self._stopping and time.monotonic() >= self._kill_at:
+                for pid in self._born:
+                    _kill(pid, signal.SIGKILL)
 
     def _start_missing(self) -> None:
         wanted = self._options.workers if self._ready else 1
@@ -112,11 +121,16 @@ class Master:
             self._start_one()
 
     def _start_one(self) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         # The interpreter forgets signals that reach a child before it runs its first line.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+            self._pause_forking()
+            log.error("cannot start a worker: %s; trying again in %.1f s", error, self._pause)
+            return
         if pid == 0:
             status = 70  # EX_SOFTWARE, unless the worker gets to say better
             try:
@@ -129,10 +143,11 @@ class Master:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _be_worker(self) -> int:
-        for number in (signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGCHLD else signal.SIG_IGN)
         signal.set_wakeup_fd(-1)
-        self._signals.clear()  # these were for the master
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        # While it loads the application there is nothing to finish: a stop ends the worker at once.
+        for number in (signal.SIGCHLD, *STOPPING):
+            signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         os.close(self._life_pipe[1])
         try:
@@ -141,13 +156,10 @@ class Master:
             self._on_load_error(error)
             return CANNOT_LOAD
         worker = Worker(application, self._listeners, self._options, parent_pipe=self._life_pipe[0])
-        worker.run(lambda: self._tell_ready(worker))
+        worker.run(self._tell_ready)
         return 0
 
-    def _tell_ready(self, worker: Worker) -> None:
-        # By now the worker takes signals itself, so none falls between this look and that.
-        if self._signals:
-            worker.stop()
+    def _tell_ready(self) -> None:
         log.info("worker ready")
         os.write(self._ready_pipe[1], b"R")
 
@@ -165,8 +177,11 @@ class Master:
             name = signal.Signals(number).name
             log.info("%s: stopping once running requests are answered", name)
         self._stopping = True
+        patience = AT_ONCE_SECONDS if at_once else self._options.graceful_timeout + KILL_SECONDS
+        self._kill_at = time.monotonic() + patience
         for listener in self._listeners:
             listener.unlink()
+            listener.close()
         for pid in self._born:
             _kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
 
@@ -213,27 +228,31 @@ class Master:
         self._retiring.clear()
         self._ready = True
 
+    def _pause_forking(self) -> None:
+        self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE)
+        self._not_before = time.monotonic() + self._pause
+
     def _on_death(self, pid: int, status: int, age: float) -> None:
         code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
         if not self._ready and (code == CANNOT_LOAD or not self._announced):
             if code != CANNOT_LOAD:
                 log.error("worker %d %s while it loaded the application", pid, how)
             self._on_load_failure()
             return
-        self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE) if age < SHORT_LIFE else 0.0
-        self._not_before = time.monotonic() + self._pause
+        if age < SHORT_LIFE:
+            self._pause_forking()
+        else:
+            self._pause = 0.0
         after = f" in {self._pause:.1f} s" if self._pause else ""
         log.error("worker %d %s; starting another%s", pid, how, after)
 
 
-def leave(status: int) -> NoReturn:
-    """End this process now, as exit() would but for threads that the application has left running."""
-    atexit._run_exitfuncs()
-    with suppress(OSError, ValueError):  # closed, or nobody reads them any more
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(status)
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _kill(pid: int, number: int) -> None:

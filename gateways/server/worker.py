@@ -11,7 +11,6 @@ thread for each.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -24,7 +23,7 @@ from contextlib import suppress
 from gateways import wsgi
 from gateways.server.connection import Connection, Job
 from gateways.server.listeners import Listener
-from gateways.server.log import log
+from gateways.server.log import leave, log
 from gateways.server.options import Options
 from gateways.server.protocols import new_codec
 
@@ -32,6 +31,9 @@ Application = Callable[..., Iterable[bytes]]
 
 TICK_SECONDS = 1.0
 """How often deadlines are looked at, and how late each may be noticed."""
+
+JOIN_SECONDS = 0.5
+"""How long the end waits for threads that are told to end."""
 
 WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
@@ -70,13 +72,14 @@ class Worker:
         self._ended = False
         self._end_lock = threading.Lock()
         self._signals: list[int] = []
+        self._told = 0
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._descriptors = [self._wake, self._stop, *self._signal_pipe]
         self._threads: list[threading.Thread] = []
-        self._thread_state = threading.local()
+        self._wakes: deque[int] = deque()
         self._drain_until = 0.0
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
@@ -127,15 +130,19 @@ class Worker:
         if not self._accepting and not self.draining:
             self._accept_connections(True)
 
-    def wake_descriptor(self) -> int:
-        """Return this thread's own eventfd, for others to wake it with."""
+    def take_wake(self) -> int:
+        """Return an eventfd for the caller alone, to be woken with; give it back in the end."""
         try:
-            descriptor: int = self._thread_state.wake
-        except AttributeError:
+            return self._wakes.pop()
+        except IndexError:
             descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            self._thread_state.wake = descriptor
             self._descriptors.append(descriptor)
-        return descriptor
+            return descriptor
+
+    def give_wake(self, descriptor: int) -> None:
+        """Take back what `take_wake` gave; nobody wakes it any more."""
+        self.clear_wake(descriptor)
+        self._wakes.append(descriptor)
 
     def clear_wake(self, descriptor: int) -> None:
         """Forget wake-ups that have been seen."""
@@ -158,8 +165,10 @@ class Worker:
                 self._on_control(descriptor)
             self._tick()
         os.eventfd_write(self._stop, 1)
+        deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
-            thread.join(0.1)  # one that is stuck in an application is left behind
+            # One that is stuck in an application is left behind.
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run_alone(self) -> None:
         self._epoll.register(self._signal_pipe[0], select.EPOLLIN)
@@ -244,8 +253,7 @@ class Worker:
         return connection.pump()
 
     def _pause_accepting(self, error: OSError) -> None:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-            raise error
+        # Out of descriptors or memory, most likely; whatever it is, it may pass.
         log.error("cannot accept connections: %s; trying again in a second", error)
         self._accept_again_at = time.monotonic() + TICK_SECONDS
         self._accept_connections(False)
@@ -284,20 +292,36 @@ class Worker:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+        if self.options.threads == 1:
+            numbers.append(signal.SIGALRM)  # see _note_signal
         if any(listener.inherited for listener in self._listeners.values()):
             numbers.append(signal.SIGUSR1)  # multiwatch stops its children with this one
-        before = {
-            number: signal.signal(number, lambda got, _: self._signals.append(got))
-            for number in numbers
-        }
+        before = {number: signal.signal(number, self._note_signal) for number in numbers}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
 
         def restore() -> None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
             signal.set_wakeup_fd(old_descriptor)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
         return restore
+
+    def _note_signal(self, number: int, frame: object) -> None:
+        self._signals.append(number)
+        if self.options.threads > 1 or self._stopped:
+            return
+        # This thread may be inside an application that never comes back.
+        self._told += 1
+        if number == signal.SIGALRM or number == signal.SIGQUIT or self._told_twice():
+            log.warning("stopping at once")
+            for listener in self._listeners.values():
+                listener.unlink()
+            leave(0)
+        signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
+
+    def _told_twice(self) -> bool:
+        return self._told > 1 and self._parent_pipe < 0
 
     def _on_control(self, descriptor: int) -> None:
         if descriptor == self._signal_pipe[0]:
@@ -328,6 +352,10 @@ class Worker:
         for listener in self._listeners.values():
             while (jobs := self._accept(listener)) is not None:
                 self.submit(jobs)
+        # Who connects from now on is to find out, and to go elsewhere.
+        for listener in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
         for connection in list(self._connections.values()):
             connection.close_if_idle()
 
