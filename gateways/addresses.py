@@ -78,8 +78,18 @@ def parse(text: str, *, default_protocol: str = "fcgi") -> Address:
     """
     if not text:
         raise ConfigurationError(f'an address is empty; write for example "{_example()}"')
-    if any(character <= " " or character == "\x7f" for character in text):
-        raise ConfigurationError(f"the address {text!r} has a space or control character in it")
+    if " " in text:
+        raise ConfigurationError(
+            f"the address {text!r} has a space in it; take it out, or choose a path without spaces"
+        )
+    if any(character < " " or character == "\x7f" for character in text):
+        raise ConfigurationError(
+            f"the address {text!r} has a control character in it; write it without"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ConfigurationError(
+            f"the address {text!r} is not UTF-8 text; choose a path that is, best of ASCII letters"
+        )
     protocol, kind, rest = _split_scheme(text, default_protocol)
     if kind == "unix":
         return Address(protocol, "unix", path=_unix_path(text, protocol, rest))
@@ -97,7 +107,7 @@ def split_url(text: str, *, default_protocol: str = "fcgi") -> tuple[Address, st
     dropped, as every HTTP client drops it.  Raises ConfigurationError as `parse` does.
     """
     start = text.find("://") + 3 if "://" in text else 0
-    if text.startswith("/") or _is_socket_form(text):
+    if text.startswith(("/", "./", "../")) or _is_socket_form(text):
         return parse(text, default_protocol=default_protocol), "/"
     end = min(
         (where for where in (text.find(mark, start) for mark in "/?#") if where >= 0),
@@ -137,9 +147,8 @@ def _split_scheme(text: str, default_protocol: str) -> tuple[str, str, str]:
 
 
 def _unknown_scheme(text: str, scheme: str) -> ConfigurationError:
-    known = ", ".join(PROTOCOLS)
     return ConfigurationError(
-        f'"{scheme}" in the address "{text}" is not known; write one of {known},'
+        f'"{scheme}" in the address "{text}" is not known; write fcgi or scgi,'
         f' as in "{_example()}" or "fcgi+unix:/run/app.sock"'
     )
 
@@ -159,7 +168,7 @@ def _unix_path(text: str, protocol: str, path: str) -> str:
             f'the address "{text}" means a socket in the abstract namespace, which has no'
             f" permissions; write the path of a socket file"
         )
-    length = len(path.encode("utf-8", "surrogateescape"))
+    length = len(path.encode("utf-8"))
     if length > MAX_UNIX_PATH:
         raise ConfigurationError(
             f'the path in the address "{text}" is {length} bytes, and a unix socket\'s may be'
@@ -183,6 +192,11 @@ def _is_number(text: str, maximum: int) -> bool:
 
 
 def _host_and_port(text: str, rest: str) -> tuple[str, int]:
+    if rest == text and "/" in text and ":" not in text:
+        raise ConfigurationError(
+            f'the address "{text}" looks like the path of a socket file; write "unix:{text}",'
+            f" or the path from the root on"
+        )
     if "/" in rest or "?" in rest or "#" in rest:
         raise ConfigurationError(
             f'the address "{text}" goes on after the port; end it there, or write'
@@ -190,15 +204,15 @@ def _host_and_port(text: str, rest: str) -> tuple[str, int]:
         )
     host, colon, port = rest.rpartition(":")
     if _is_number(rest, 65535) or (colon and not host):
-        number = port or "9000"
+        scheme = text[: len(text) - len(rest)]
         raise ConfigurationError(
-            f'the address "{text}" is only a port; write "127.0.0.1:{number}" for this machine'
-            f' alone, or "0.0.0.0:{number}" for everybody'
+            f'the address "{text}" is only a port; write "{scheme}127.0.0.1:{port or 9000}" for'
+            f" this machine alone"
         )
     if not colon or rest.endswith("]"):
         raise ConfigurationError(
-            f'the address "{text}" has no port; write for example "{rest}:9000",'
-            f' or "./{rest}" after "unix:" if a socket file is meant'
+            f'the address "{text}" has no port; write for example "{text}:9000",'
+            f' or "unix:./{rest}" if a socket file is meant'
         )
     if not _is_number(port, 65535):
         raise ConfigurationError(

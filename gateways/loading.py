@@ -5,8 +5,8 @@
 
 A text with a slash in it is always a file; so is one that ends in .py, .wsgi or .fcgi, but for
 `mysite.wsgi:application`, which is Django's module when no such file is there.  Without an
-attribute a file's `application` is taken, then its `app`.  The folder of the file, or the current
-one for a module, goes first on sys.path, as Python does for a script.
+attribute a file's `application` is taken, then its `app`.  The folder of the file goes first on
+sys.path, as Python does for a script, and then the current folder; for a module only the latter.
 
 What goes wrong is told in one line with the remedy.  Where the user's own code raised, the error
 also carries the traceback without our frames and importlib's.  `gateways cgi` comes through
@@ -97,10 +97,15 @@ def _refuse_other_kinds(text: str) -> None:
 
 def _split(text: str) -> tuple[str, str]:
     """Return what is before the attribute's colon, and the attribute or an empty string."""
-    target, _, attribute = text.rpartition(":")
+    target, colon, attribute = text.rpartition(":")
     # A file's name may itself hold a colon.
-    if not target or "/" in attribute or os.path.isfile(text):
+    if not colon or "/" in attribute or os.path.isfile(text):
         return text, ""
+    if not target:
+        raise ConfigurationError(
+            f'"{text}" names no module or file before its colon; write for example'
+            f' "app.py:application"'
+        )
     if not attribute:
         raise ConfigurationError(
             f'"{text}" ends with a colon; write the name of the callable after it,'
@@ -123,15 +128,18 @@ def _looks_like_module(target: str) -> bool:
 
 
 def _import_module(text: str, name: str, attribute: str) -> ModuleType:
+    is_package = os.path.isfile(os.path.join(name, "__init__.py"))
+    if os.path.isdir(name) and not ((attribute or is_package) and _looks_like_module(name)):
+        raise _is_folder(name)
+    if not _looks_like_module(name):
+        raise ConfigurationError(
+            f'"{name}" is neither a file here nor the name of a module;'
+            f' write "package.module:attribute", or "path/app.py" for a file{_file_of(name)}'
+        )
     if not attribute:
         raise ConfigurationError(
             f'"{text}" does not say which callable; write "{text}:application" for a module,'
-            f' or "./{text}" for a file'
-        )
-    if not _looks_like_module(name):
-        raise ConfigurationError(
-            f'"{name}" is not the name of a module; write "package.module:attribute",'
-            f' or "path/app.py" for a file'
+            f' or "path/app.py" for a file{_file_of(name)}'
         )
     _put_first_on_path(os.getcwd())
     try:
@@ -145,6 +153,21 @@ def _import_module(text: str, name: str, attribute: str) -> ModuleType:
         raise _import_failure(error, name) from error
 
 
+def _file_of(name: str) -> str:
+    """Return words about the file that `name` may stand for, or an empty string."""
+    file = next((name + suffix for suffix in FILE_SUFFIXES if os.path.isfile(name + suffix)), "")
+    return f'; there is a file "{file}"' if file else ""
+
+
+def _is_folder(path: str) -> ConfigurationError:
+    inside = [os.path.join(path, base) for base in ("wsgi.py", "app.py")]
+    example = next(filter(os.path.isfile, inside), inside[-1])
+    return ConfigurationError(
+        f'"{path}" is a folder, not a file; name the file in it that holds the application,'
+        f' such as "{example}"'
+    )
+
+
 def _no_such_module(name: str, missing: str) -> ConfigurationError:
     file = f"{name}.py"
     if os.path.isfile(file):
@@ -156,14 +179,10 @@ def _no_such_module(name: str, missing: str) -> ConfigurationError:
 
 
 def _import_file(path: str) -> ModuleType:
-    if not os.path.exists(path):
-        raise _no_such_file(path)
-    if not os.path.isfile(path):
-        raise ConfigurationError(
-            f'"{path}" is not a file; name the file in it that holds the application'
-        )
+    _check_file(path)
     folder, base = os.path.split(os.path.abspath(path))
     _put_first_on_path(folder)
+    _put_current_folder_after(folder)
     # importlib.util would do the next five lines, but importing it costs ten times as much.
     from importlib.machinery import ModuleSpec, SourceFileLoader
 
@@ -179,8 +198,26 @@ def _import_file(path: str) -> ModuleType:
         exec(_code(full), module.__dict__)
     except (Exception, SystemExit) as error:
         sys.modules.pop(name, None)
-        raise _import_failure(error, path) from error
+        hint = _package_hint(path) if "relative import" in str(error) else ""
+        raise _import_failure(error, path, hint) from error
     return module
+
+
+def _check_file(path: str) -> None:
+    try:
+        # A named pipe would wait for its writer.
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+    except PermissionError:
+        raise ConfigurationError(
+            f'there is no permission to read "{path}"; give it to the user that this runs as'
+        ) from None
+    except (OSError, ValueError):
+        if not os.path.exists(path):
+            raise _no_such_file(path) from None
+    if os.path.isdir(path):
+        raise _is_folder(path)
+    if not os.path.isfile(path):
+        raise ConfigurationError(f'"{path}" is not a file; name a file that holds the application')
 
 
 def _no_such_file(path: str) -> ConfigurationError:
@@ -234,6 +271,16 @@ def _module_name(path: str) -> str:
 def _put_first_on_path(folder: str) -> None:
     if folder not in sys.path:
         sys.path.insert(0, folder)
+
+
+def _put_current_folder_after(folder: str) -> None:
+    """Let a file in a package import that package, as Django's wsgi.py does."""
+    try:
+        current = os.getcwd()
+    except OSError:
+        return  # It has been removed; a file with an absolute path does not need it.
+    if current not in sys.path:
+        sys.path.insert(sys.path.index(folder) + 1, current)
 
 
 def _default_attribute(module: ModuleType, target: str) -> str:
@@ -327,13 +374,21 @@ def _check_callable(found: object, name: str, parentheses: str) -> Callable[...,
             f'"{written}" is an ASGI application, which is not supported yet;'
             f" name a WSGI application"
         )
-    is_function = code is not None and getattr(found, "__code__", None) is code
-    if is_function and code is not None and _takes_nothing(code):
-        remedy = "return the application from it" if parentheses else f'write "{name}()"'
+    # A method's first argument is given already, and others hide what they take.
+    if isinstance(found, type(_check_callable)) and _takes_too_few(found.__code__):
         raise ConfigurationError(
-            f'"{written}" takes no arguments, so it looks like a factory; {remedy}'
+            f'"{written}" cannot be called with (environ, start_response), so it looks like a'
+            f" factory; {_factory_remedy(found, name, parentheses)}"
         )
     return found
+
+
+def _factory_remedy(found: Any, name: str, parentheses: str) -> str:
+    if parentheses:
+        return "return the application from it"
+    if found.__code__.co_argcount > len(found.__defaults__ or ()):
+        return "write a function without arguments that returns what it makes, and name that"
+    return f'write "{name}()"'
 
 
 def _code_of(found: object) -> CodeType | None:
@@ -359,8 +414,8 @@ def _is_asgi(code: CodeType | None) -> bool:
     return names == ["scope", "receive", "send"]
 
 
-def _takes_nothing(code: CodeType) -> bool:
-    return not code.co_argcount and not code.co_flags & _CO_VARARGS
+def _takes_too_few(code: CodeType) -> bool:
+    return code.co_argcount < 2 and not code.co_flags & _CO_VARARGS
 
 
 def _a(value: object) -> str:
@@ -368,7 +423,19 @@ def _a(value: object) -> str:
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
-def _import_failure(error: BaseException, what: str) -> ApplicationImportError:
+def _package_hint(path: str) -> str:
+    """Return how to name a file as a module of its package, so that relative imports work."""
+    module = os.path.splitext(os.path.normpath(path))[0].replace("/", ".")
+    where = "write"
+    if "." not in module or not _looks_like_module(module):
+        folder, base = os.path.split(os.path.abspath(path))
+        above, package = os.path.split(folder)
+        module = f"{package}.{os.path.splitext(base)[0]}"
+        where = f"go to {above} and write"
+    return f'; a file is no part of a package: {where} "{module}:application"'
+
+
+def _import_failure(error: BaseException, what: str, hint: str = "") -> ApplicationImportError:
     """Make the error that shows the user's own traceback and names the fault in a line."""
     import traceback
 
@@ -378,7 +445,7 @@ def _import_failure(error: BaseException, what: str) -> ApplicationImportError:
     if isinstance(error, ModuleNotFoundError):
         summary += f"; install it for {sys.executable}, or use the environment that has it"
     verb = "calling" if what.endswith("()") else "importing"
-    return ApplicationImportError(f'{verb} "{what}" raised {summary}', text)
+    return ApplicationImportError(f'{verb} "{what}" raised {summary}{hint}', text)
 
 
 def _cut_chain(error: BaseException) -> None:

@@ -188,6 +188,14 @@ def test_every_command_explains_itself(run: Run, name: str) -> None:
         (["get", "127.0.0.1:1", "-H", "X"], 'has no colon; write "Name: value"'),
         (["get", "127.0.0.1:1", "-V", "X"], "write NAME=VALUE"),
         (["get", "127.0.0.1:1", "-d", "@/nowhere"], 'cannot read "/nowhere"'),
+        (["get", "127.0.0.1:1", "--timeout", "0"], "more than 0 and at most 86400"),
+        (["get", "127.0.0.1:1", "--timeout=-1"], "more than 0 and at most 86400"),
+        (["get", "127.0.0.1:1", "--timeout", "nan"], "more than 0 and at most 86400"),
+        (["get", "127.0.0.1:1", "--timeout", "1e400"], "more than 0 and at most 86400"),
+        (["get", "127.0.0.1:1", "--timeout", "soon"], '"soon" is no time to wait'),
+        (["get", "scgi://127.0.0.1:1", "--role", "authorizer"], "only FastCGI has roles"),
+        (["demo", "--port", "65536"], "65536 is not in the range"),
+        (["demo", "--port", "9" * 5000], "is not a valid integer"),
         (["explain", "/nowhere"], "No such file"),
     ],
 )
@@ -216,6 +224,24 @@ def test_a_machine_without_click_is_told_what_to_install(
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit, match='run "pip install click"'):
         entry(["get", "127.0.0.1:1"])
+
+
+def test_ctrl_c_while_the_command_line_is_still_imported_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    class Interrupt:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "gateways.cli.group":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "gateways.cli.group")
+    monkeypatch.delattr("gateways.cli.group")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt, *sys.meta_path])
+    with pytest.raises(SystemExit) as caught:
+        entry(["get", "127.0.0.1:1"])
+    assert caught.value.code == 130
+    assert capsysbinary.readouterr() == (b"", b"")
 
 
 def test_an_application_that_fails_to_import_shows_its_own_frames_and_a_line(
@@ -271,6 +297,51 @@ def test_options_come_from_the_environment_and_the_command_line_wins(tmp_path: P
         code, out, log = stop(process)
     assert code == 0, log
     assert out == "printed at import\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("GATEWAYS_NO_REMOTE_USER", "write GATEWAYS_REMOTE_USER=no"),
+        ("GATEWAYS_NO_DEBUG", "write GATEWAYS_DEBUG=no"),
+        ("GATEWAYS_WROKERS", "did you mean GATEWAYS_WORKERS?"),
+        ("GATEWAYS_Workers", "did you mean GATEWAYS_WORKERS?"),
+        ("GATEWAYS_BINDS", "did you mean GATEWAYS_BIND?"),
+        ("GATEWAYS_GRACEFULL_TIMEOUT", "did you mean GATEWAYS_GRACEFUL_TIMEOUT?"),
+    ],
+)
+def test_serve_refuses_an_environment_that_is_meant_for_it_and_misspelt(
+    run: Run, monkeypatch: pytest.MonkeyPatch, name: str, words: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+    code, out, err = run("serve", "nowhere_at_all:b", "-b", "127.0.0.1:0")
+    assert (code, out) == (2, "")
+    assert err == f"gateways: {name} in the environment is no option; {words}\n"
+
+
+def test_serve_ignores_what_else_begins_with_the_prefix(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word in ("SERVICE_HOST", "SERVICE_PORT", "PORT", "PORT_9000_TCP_PROTO", "SUITE_STATE"):
+        monkeypatch.setenv(f"GATEWAYS_{word}", "1")
+    _, _, err = run("serve", "nowhere_at_all:b", "-b", "127.0.0.1:0")
+    assert 'no module "nowhere_at_all"' in err
+
+
+def test_an_option_of_the_environment_is_switched_off_as_the_message_says(
+    served: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    address = f"unix:{tmp_path}/s"
+    process = start(*("serve", "app.py", "-b", address), cwd=tmp_path, GATEWAYS_REMOTE_USER="no")
+    try:
+        wait_for(address, process)
+        for asked, is_passed_on in ((served, True), (address, False)):
+            answer = client.request(asked, "/x", extra={"REMOTE_USER": "ada"})
+            assert ("REMOTE_USER" in json.loads(answer.read())) is is_passed_on
+    finally:
+        code, _, log = stop(process)
+    assert code == 0, log
 
 
 def test_serve_takes_the_listening_socket_that_it_was_started_on(tmp_path: Path) -> None:
@@ -427,6 +498,54 @@ def test_get_fails_in_one_line_when_nobody_answers(run: Run, tmp_path: Path) -> 
     assert f"there is no socket file {tmp_path}/none" in err
 
 
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["-X", "G T"], "is not a token"),
+        (["-H", "X-A: b\nX-C: d"], "holds CR, LF or NUL"),
+        (["-H", "X A: b"], "is not a token"),
+    ],
+)
+def test_get_refuses_what_cannot_be_asked_for(get: Run, option: list[str], words: str) -> None:
+    code, out, err = get("/x", *option)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "speaks HTTP, not FastCGI; ask it with curl"),
+        (b"Status: 400 Bad Request\r\n\r\n", "speaks SCGI or CGI, not FastCGI; try scgi+unix:"),
+        (b"24:CONTENT_LENGTH\0000\0SCGI\0001\0,", "not FastCGI; try scgi+unix:"),
+        (b"something else", "record version is 115"),
+    ],
+)
+def test_get_names_the_other_protocol_that_it_is_answered_in(
+    tmp_path: Path, answer: bytes, words: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{tmp_path}/s")
+        listener.listen()
+        process = start("get", f"unix:{tmp_path}/s", cwd=tmp_path)
+        connected, _ = listener.accept()
+        with connected:
+            connected.recv(1)
+            connected.sendall(answer)
+            out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (1, b"")
+    assert words in err.decode()
+    assert err.count(b"\n") == 1
+
+
+def test_get_of_an_scgi_server_as_fastcgi_says_what_to_write(served: str, run: Run) -> None:
+    scgi = served.replace("fcgi", "scgi").removesuffix("/s") + "/scgi"
+    code, _, err = run("get", scgi.replace("scgi+", "fcgi+"))
+    assert code == 1
+    assert err.endswith(f"try {scgi}\n")
+
+
 def test_get_into_a_pipe_that_closes_is_quiet(served: str, tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -489,6 +608,12 @@ def test_cgi_answers_the_request_in_the_environment(folder: Path) -> None:
     assert code == 0
     # What is printed at import would stand before the head.
     assert err == "printed at import\n"
+
+
+def test_cgi_fails_when_the_body_is_shorter_than_was_announced(folder: Path) -> None:
+    code, _, err = cgi(folder, "app.py", stdin=b"a=1", CONTENT_LENGTH="10")
+    assert code == 1
+    assert "Traceback" not in err
 
 
 def test_cgi_loads_nothing_that_its_answer_does_not_need(folder: Path) -> None:
@@ -585,6 +710,20 @@ def test_explain_reads_standard_input(tmp_path: Path) -> None:
     assert code == 0
     assert out.startswith("SCGI, ")
     assert "→ RequestBody: 5 bytes: hello" in out
+
+
+@pytest.mark.parametrize("option", [[], ["--json"]])
+def test_explain_escapes_what_the_output_s_encoding_lacks(
+    tmp_path: Path, option: list[str]
+) -> None:
+    (tmp_path / "answer").write_bytes(
+        b"Content-Type: text/plain\n\ngr\xc3\xbc\xc3\x9fe" + b"x" * 99
+    )
+    code, out, err = run_process(
+        "explain", *option, "answer", cwd=tmp_path, PYTHONIOENCODING="ascii"
+    )
+    assert (code, err) == (0, "")
+    assert "ResponseBody" in out
 
 
 def test_explain_tells_the_same_as_json(run: Run) -> None:

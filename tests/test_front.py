@@ -266,9 +266,19 @@ def test_the_demo_of_an_application_that_fails_says_so_and_stops(
     (tmp_path / "app.py").write_text("1 / 0\n")
     process = start_demo("app.py", cwd=tmp_path)
     out, err = process.communicate(timeout=50)
-    assert (process.returncode, out) == (1, "")
-    assert "ZeroDivisionError" in err
-    assert err.splitlines()[-1] == "gateways: the application ended with exit code 2"
+    assert (process.returncode, out) == (2, "")
+    assert err.splitlines()[-1].startswith('gateways: importing "app.py" raised ZeroDivisionError')
+    assert err.count("gateways: ") == 1
+
+
+def test_the_demo_of_an_application_that_is_not_there_says_so_in_one_line(
+    temporary: Path, tmp_path: Path
+) -> None:
+    process = start_demo("nosuch.py", cwd=tmp_path)
+    out, err = process.communicate(timeout=50)
+    assert (process.returncode, out) == (2, "")
+    assert err.startswith('gateways: there is no file "nosuch.py"')
+    assert err.count("\n") == 1
 
 
 def test_the_demo_says_when_its_port_is_taken(temporary: Path, tmp_path: Path) -> None:

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 failed, 2 wrongly used, 130 interrupted."""
-    if arguments is None:
-        arguments = sys.argv[1:]
+    try:
+        sys.exit(_run(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        # The imports take most of the time until a command handles it itself.
+        sys.exit(130)
+
+
+def _run(arguments: list[str]) -> int:
     if arguments[:1] == ["cgi"] and arguments[1:2] not in (["--help"], ["-h"]):
         from gateways.cli import cgi
 
-        sys.exit(cgi.main(arguments[1:]))
+        return cgi.main(arguments[1:])
     try:
         from gateways.cli import group
     except ModuleNotFoundError as error:
@@ -28,4 +34,4 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             raise
         # A folder that was copied instead of installed still serves and answers CGI.
         sys.exit(f'gateways: the command line needs {error.name}; run "pip install {error.name}"')
-    sys.exit(group.main(arguments))
+    return group.main(arguments)

@@ -40,8 +40,7 @@ def main(arguments: list[str]) -> int:
         cgi.refuse(500, "The application could not be loaded; the server's error log says why.")
         # The request is answered all the same: the answer says that it failed, not the exit code.
         return 0
-    cgi.run(callable_, script_name=script_name, debug=debug)
-    return 0
+    return cgi.run(callable_, script_name=script_name, debug=debug)
 
 
 def parse(arguments: list[str]) -> tuple[str, str | None, bool]:

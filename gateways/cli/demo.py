@@ -112,7 +112,12 @@ def command(application: str, port: int, front: str, once: bool) -> int:
     with _interruptible(), private_folder() as folder, contextlib.ExitStack() as stack:
         path = folder / "app.sock"
         daemon = stack.enter_context(_running("the application", _serve_command(application, path)))
-        _wait_until(lambda: _answers(path), daemon)
+        try:
+            _wait_until(lambda: _answers(path), daemon)
+        except GatewayError:
+            if daemon.process.poll() == 2:
+                return 2  # It has said why in a line of its own.
+            raise
         if nginx:
             words = f"nginx {'.'.join(map(str, nginx_version(nginx)))} on http://{_HOST}:{port}/"
             child = _running("nginx", _nginx_command(nginx, folder, path, port))

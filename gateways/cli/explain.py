@@ -8,6 +8,7 @@ what an application answered.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -76,6 +77,9 @@ def command(file: Any, protocol: str | None, as_json: bool) -> int:
     bytes break a rule: then what was understood is shown, and the rule.
     """
     data = file.read()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal or a pipe cannot show is escaped: the bytes may hold anything.
+        sys.stdout.reconfigure(errors="backslashreplace")
     explanation = explain(data, protocol or guess(data))
     if as_json:
         click.echo(json.dumps(_as_json(explanation, data), indent=2, ensure_ascii=False))

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from typing import IO
@@ -15,12 +16,29 @@ import click
 from gateways import addresses, client, events
 from gateways.client import Answer
 from gateways.client.body import Body
-from gateways.errors import ConfigurationError
+from gateways.errors import ConfigurationError, GatewayError, LocalProtocolError, ProtocolError
 
 EXIT_BAD_STATUS = 22
 """As curl exits after --fail."""
 
+MAX_TIMEOUT = 86400.0
+"""Seconds: a day.  Sockets refuse what they cannot count, and infinity is such a number."""
+
 _FORM = "application/x-www-form-urlencoded"
+
+
+def seconds(text: str) -> float:
+    """Read a time to wait."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    # Not-a-number compares as false.
+    if not 0 < number <= MAX_TIMEOUT:
+        raise click.BadParameter(
+            f'"{text}" is no time to wait; write seconds, more than 0 and at most {MAX_TIMEOUT:g}'
+        )
+    return number
 
 
 @click.command("get")
@@ -56,7 +74,9 @@ _FORM = "application/x-www-form-urlencoded"
     default=events.RESPONDER,
     help="The FastCGI role to ask for.  [responder]",
 )
-@click.option("--timeout", type=float, default=30.0, help="Seconds for each wait.  [30]")
+@click.option(
+    "--timeout", type=seconds, default="30", metavar="SECONDS", help="Seconds for each wait.  [30]"
+)
 def command(
     url: str,
     path: str | None,
@@ -83,10 +103,15 @@ def command(
     code is 1 when there was no complete answer.
     """
     address, target = _address_and_target(url, path)
+    if role != events.RESPONDER and address.protocol != "fcgi":
+        raise ConfigurationError(
+            f"only FastCGI has roles, and {address} speaks {address.protocol};"
+            f" leave --role {role} out"
+        )
     headers = [_split_header(text) for text in header]
     if data and not any(name.lower() == "content-type" for name, _ in headers):
         headers.append(("Content-Type", _FORM.encode("ascii")))
-    with contextlib.ExitStack() as stack:
+    with _explained(address), contextlib.ExitStack() as stack:
         answer = stack.enter_context(
             client.request(
                 address,
@@ -97,7 +122,7 @@ def command(
                 script_name=script_name,
                 extra=dict(_split_variable(text) for text in variable),
                 role=role,
-                timeout=timeout or None,
+                timeout=timeout,
                 on_errors=None if as_json else _show_errors,
             )
         )
@@ -121,6 +146,30 @@ def _address_and_target(url: str, path: str | None) -> tuple[addresses.Address, 
             f'there are two paths, "{target}" in the URL and "{path}" behind it; write one of them'
         )
     return address, f"/{path}" if path.startswith("?") else path
+
+
+@contextlib.contextmanager
+def _explained(address: addresses.Address) -> Iterator[None]:
+    """Tell what cannot be asked for as a wrong use, and what another protocol looks like."""
+    try:
+        yield
+    except LocalProtocolError as error:
+        raise ConfigurationError(str(error)) from error
+    except ProtocolError as error:
+        words = _other_protocol(error, address)
+        if not words:
+            raise
+        raise GatewayError(f"{address} speaks {words}") from error
+
+
+def _other_protocol(error: ProtocolError, address: addresses.Address) -> str:
+    # The error about an impossible record shows the bytes that stood in its place.
+    seen = str(error) if error.rule == "FastCGI 3.3" else ""
+    if "b'HTTP/" in seen:
+        return "HTTP, not FastCGI; ask it with curl"
+    if re.search(r"b'(Status:|\d+:)", seen):
+        return f"SCGI or CGI, not FastCGI; try {str(address).replace('fcgi', 'scgi', 1)}"
+    return ""
 
 
 def _split_header(text: str) -> tuple[str, bytes]:

@@ -283,23 +283,30 @@ AnyClient = fastcgi.ClientConnection | scgi.ClientConnection | cgi.ClientConnect
 
 def server_end(protocol: str) -> AnyServer:
     """A new server end of the protocol of this name."""
-    modules = {"FastCGI": fastcgi, "SCGI": scgi, "CGI": cgi}
-    end: AnyServer = modules[protocol].ServerConnection()
+    end: AnyServer = _module(protocol).ServerConnection()
     return end
 
 
 def client_end(protocol: str) -> AnyClient:
     """A new client end of the protocol of this name."""
-    modules = {"FastCGI": fastcgi, "SCGI": scgi, "CGI": cgi}
-    end: AnyClient = modules[protocol].ClientConnection()
+    end: AnyClient = _module(protocol).ClientConnection()
     return end
+
+
+def _module(protocol: str) -> Any:
+    """Return the protocol's module; ValueError that names those there are."""
+    modules = {"FastCGI": fastcgi, "SCGI": scgi, "CGI": cgi}
+    if protocol not in modules:
+        raise ValueError(f"there is no protocol {protocol!r}; write one of {', '.join(PROTOCOLS)}")
+    return modules[protocol]
 
 
 def conversations(protocol: str, *, large: bool = True) -> st.SearchStrategy[Conversation]:
     """Whole conversations: FastCGI's hold several requests at once, of every role.
 
-    Without `large` they stay within a few KiB.
+    Without `large` they stay within a few KiB.  Raises ValueError for a protocol there is not.
     """
+    _module(protocol)
     if protocol == "FastCGI":
         return _fastcgi_conversations(large)
     return _single_conversations(protocol, large)

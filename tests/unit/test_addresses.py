@@ -60,7 +60,7 @@ REFUSED = [
     ("", "fcgi://127.0.0.1:9000"),
     ("9000", '"127.0.0.1:9000"'),
     (":9000", '"127.0.0.1:9000"'),
-    ("fcgi://:9000", '"127.0.0.1:9000"'),
+    ("fcgi://:9000", '"fcgi://127.0.0.1:9000"'),
     ("localhost", "has no port"),
     ("fcgi://[::1]", "has no port"),
     ("fcgi://localhost:", "not a number from 0 to 65535"),
@@ -74,17 +74,22 @@ REFUSED = [
     ("127.1:9000", "not an IPv4 address"),
     ("user@localhost:9000", "neither a name nor an IP address"),
     ("fcgi://localhost:9000/", "end it there"),
-    ("run/app.sock", "unix:PATH"),
-    ("fastcgi://localhost:9000", "write one of fcgi, scgi, ajp, uwsgi, http"),
-    ("https+unix:/run/app.sock", "write one of fcgi, scgi, ajp, uwsgi, http"),
-    ("fcgi+tcp:localhost:9000", "write one of fcgi, scgi, ajp, uwsgi, http"),
-    ("FCGI://localhost:9000", "write one of fcgi, scgi, ajp, uwsgi, http"),
+    ("run/app.sock", 'write "unix:run/app.sock"'),
+    ("./app.sock", 'write "unix:./app.sock"'),
+    ("../app.sock", 'write "unix:../app.sock"'),
+    ("app.sock", '"unix:./app.sock"'),
+    ("tcp://127.0.0.1:9000", "write fcgi or scgi, as in"),
+    ("fastcgi://localhost:9000", "write fcgi or scgi, as in"),
+    ("https+unix:/run/app.sock", "write fcgi or scgi, as in"),
+    ("fcgi+tcp:localhost:9000", "write fcgi or scgi, as in"),
+    ("FCGI://localhost:9000", "write fcgi or scgi, as in"),
     ("fcgi+unix:", "names no path"),
     ("fcgi+unix:///run/app.sock", '"fcgi+unix:/run/app.sock"'),
     ("fcgi+unix://run/app.sock", '"fcgi+unix:/run/app.sock"'),
     ("unix:@app", "abstract namespace"),
-    ("fcgi+unix:/run/my app.sock", "space or control character"),
-    ("fcgi+unix:/run/app\0.sock", "space or control character"),
+    ("fcgi+unix:/run/my app.sock", "choose a path without spaces"),
+    ("fcgi+unix:/run/app\0.sock", "control character"),
+    ("fcgi+unix:/run/app\udce4.sock", "is not UTF-8 text"),
     ("fcgi+fd:", '"fcgi+fd:0"'),
     ("scgi+fd:-1", '"scgi+fd:0"'),
     ("scgi+fd:2147483648", '"scgi+fd:0"'),
@@ -98,6 +103,13 @@ def test_what_is_no_address_is_refused_in_one_line_with_the_remedy(text: str, re
     message = str(caught.value)
     assert remedy in message
     assert "\n" not in message
+
+
+def test_a_port_alone_is_recommended_for_this_machine_and_for_nobody_else() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        parse(":9102")
+    assert '"127.0.0.1:9102"' in str(caught.value)
+    assert "0.0.0.0" not in str(caught.value)
 
 
 def test_a_unix_path_may_be_as_long_as_the_kernel_takes_and_not_a_byte_more() -> None:
@@ -135,6 +147,11 @@ def test_a_url_is_an_address_and_a_request_target(url: str, address: str, target
 def test_a_url_whose_address_is_wrong_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="has no port"):
         split_url("fcgi://localhost/greet")
+
+
+def test_a_url_that_is_the_path_of_a_socket_file_says_how_to_write_it() -> None:
+    with pytest.raises(ConfigurationError, match=r'write "unix:\./app\.sock"'):
+        split_url("./app.sock")
 
 
 def test_every_protocol_has_every_form() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,6 +107,88 @@ def test_a_file_imports_its_neighbours(folder: Path) -> None:
     assert answer(load("deep/site.py")) == b"hello"
 
 
+def test_a_file_imports_its_own_package_from_the_current_folder(folder: Path) -> None:
+    (folder / "mysite").mkdir()
+    (folder / "mysite" / "settings.py").write_text("hello = b'settings'\n")
+    (folder / "mysite" / "wsgi.py").write_text(
+        "from mysite.settings import hello\n"
+        "def application(environ, start_response):\n    return [hello]\n"
+    )
+    assert answer(load("mysite/wsgi.py")) == b"settings"
+
+
+def test_a_file_s_neighbours_come_before_the_current_folder_s(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    (folder / "greetings.py").write_text("hello = b'far'\n")
+    (folder / "deep" / "greetings.py").write_text("hello = b'near'\n")
+    (folder / "deep" / "site.py").write_text(
+        "from greetings import hello\ndef app(environ, start_response):\n    return [hello]\n"
+    )
+    assert answer(load("deep/site.py")) == b"near"
+
+
+def test_a_file_is_loaded_though_the_current_folder_is_gone(folder: Path) -> None:
+    (folder / "gone").mkdir()
+    (folder / "app.py").write_text(APPLICATION)
+    os.chdir(folder / "gone")
+    (folder / "gone").rmdir()
+    assert answer(load(f"{folder}/app.py")) == b"application"
+
+
+def test_a_relative_import_in_a_file_says_how_to_name_the_module(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "shop").mkdir()
+    (folder / "shop" / "wsgi.py").write_text("from . import models\n")
+    with pytest.raises(ApplicationImportError, match=r'write "shop\.wsgi:application"'):
+        load("shop/wsgi.py")
+    monkeypatch.chdir(folder / "shop")
+    with pytest.raises(ApplicationImportError) as caught:
+        load("wsgi.py")
+    assert f'go to {folder} and write "shop.wsgi:application"' in str(caught.value)
+
+
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Be an ordinary user in the block: root may read everything."""
+    former = os.geteuid()
+    if former == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(former)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_missing(folder: Path) -> None:
+    (folder / "app.py").write_text(APPLICATION)
+    (folder / "closed").mkdir()
+    (folder / "closed" / "app.py").write_text(APPLICATION)
+    (folder / "app.py").chmod(0)
+    (folder / "closed").chmod(0)
+    folder.chmod(0o755)
+    try:
+        with without_privileges():
+            for path in ("app.py", "closed/app.py"):
+                assert f'there is no permission to read "{path}"' in refusal(path)
+    finally:
+        (folder / "closed").chmod(0o700)
+
+
+def test_methods_and_callables_that_hide_what_they_take_are_no_factories(folder: Path) -> None:
+    (folder / "shop.py").write_text(
+        "class App:\n"
+        "    def __call__(self, environ, start_response): return [b'object']\n"
+        "    def any(*everything): return [b'method']\n"
+        "app = App()\n"
+        "method = app.any\n"
+        "def wrapped(*arguments): return [b'wrapped']\n"
+        "def eager(environ, start_response=None): return [b'eager']\n"
+    )
+    for name in ("app", "method", "wrapped", "eager"):
+        assert answer(load(f"shop:{name}")) in (b"object", b"method", b"wrapped", b"eager")
+
+
 def test_a_wsgi_file_may_import_the_module_of_its_own_name(folder: Path) -> None:
     (folder / "shop.py").write_text(APPLICATION)
     (folder / "shop.wsgi").write_text("from shop import app as application\n")
@@ -156,9 +240,21 @@ def test_a_class_whose_instances_answer_is_an_application(folder: Path) -> None:
         ("nowhere:app", 'no module "nowhere"'),
         ("json.nowhere:app", 'no module "json.nowhere"'),
         ("nowhere.web:app", 'begins with "nowhere", which is not there'),
-        ("shop", '"shop:application" for a module, or "./shop" for a file'),
+        ("shop", 'write "shop:application" for a module, or "path/app.py" for a file'),
+        ("shop", 'there is a file "shop.py"'),
+        (":application", 'names no module or file before its colon; write for example "app.py:'),
+        (":", "names no module or file before its colon"),
+        (
+            ".",
+            'is a folder, not a file; name the file in it that holds the application, such as "./',
+        ),
+        (".:application", '"./app.py"'),
+        ("folder", '"folder/app.py"'),
+        ("folder/", '"folder/app.py"'),
+        ("project", '"project/wsgi.py"'),
+        ("package", 'write "package:application"'),
         ("shop:", '"shop:application"'),
-        ("no-module:app", "not the name of a module"),
+        ("no-module:app", "nor the name of a module"),
         ("nowhere.py", 'no file "nowhere.py"'),
         ("nowhere.wsgi", '"nowhere.wsgi:application"'),
         ("shop.wsgi", '"shop.wsgi:application"'),
@@ -172,6 +268,9 @@ def test_a_class_whose_instances_answer_is_an_application(folder: Path) -> None:
         ("shop:create_app(1)", "has arguments"),
         ("shop:number()", "cannot be called"),
         ("shop:create_app", 'write "shop:create_app()"'),
+        ("shop:create_configured", 'write "shop:create_configured()"'),
+        ("shop:create_from", "write a function without arguments"),
+        ("shop:create_useless()", "return the application from it"),
         ("shop:asgi", "is an ASGI application, which is not supported yet"),
         ("shop:asgi_object", "is an ASGI application, which is not supported yet"),
         ("shop:asgi_sync", "is an ASGI application, which is not supported yet"),
@@ -188,12 +287,19 @@ def test_what_names_no_application_is_refused_in_one_line_with_the_remedy(
     folder: Path, text: str, words: str
 ) -> None:
     (folder / "folder").mkdir()
+    (folder / "project").mkdir()
+    (folder / "package").mkdir()
+    (folder / "package" / "__init__.py").write_text(APPLICATION)
+    (folder / "project" / "wsgi.py").write_text(APPLICATION)
     (folder / "empty.py").write_text("from json import dumps\n")
     (folder / "named.py").write_text("def serve_it(environ, start_response): pass\n")
     (folder / "shop.py").write_text(
         APPLICATION + "import functools\n"
         "number = 1\n"
         "def create_app(): return application\n"
+        "def create_configured(config=None): return application\n"
+        "def create_from(config): return application\n"
+        "def create_useless(): return create_app\n"
         "class holder:\n    app = application\n"
         "async def asgi(scope, receive, send): pass\n"
         "class Asgi:\n    async def __call__(self, scope, receive, send): pass\n"
