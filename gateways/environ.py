@@ -62,8 +62,8 @@ def build(
     """Return the environ of `request` and its body's length in bytes.
 
     The length is None when it is unknown because the protocol marks the body's end; then
-    `wsgi.input_terminated` is True and there is no CONTENT_LENGTH.  An empty CONTENT_LENGTH or
-    CONTENT_TYPE is left out, as if it had not been sent.
+    `wsgi.input_terminated` is True and there is no CONTENT_LENGTH.  An empty CONTENT_LENGTH,
+    CONTENT_TYPE, REMOTE_USER or AUTH_TYPE is left out, as if it had not been sent.
 
     `base` holds the keys that the server provides (wsgi.*); they win over what the peer sent, and
     no name of the peer's begins with "wsgi.".  `script_name` is where the application is mounted,
@@ -82,8 +82,10 @@ def build(
     if len(environ) != len(pairs):
         _join_repeated(environ, pairs, request.request_id)
     _drop_forbidden(environ, request.request_id)
-    if not remote_user:
+    # nginx sends both empty where nobody has logged in.
+    if not (remote_user and environ.get("REMOTE_USER")):
         environ.pop("REMOTE_USER", None)
+    if not (remote_user and environ.get("AUTH_TYPE")):
         environ.pop("AUTH_TYPE", None)
     _check_method(environ, request.request_id)
     length = _content_length(environ, request)

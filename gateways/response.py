@@ -42,6 +42,9 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _CONTROLS = bytes([*range(0x20), 0x7F])
 _DIGITS = frozenset("0123456789")
 
+# The fields of CGI's own beside Status (RFC 3875 §6.3); none may come twice.
+_CGI_FIELDS = ("content-type", "location")
+
 
 def write_head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
     r"""Return `Status: …\r\n`, one line for each header, and the empty line (RFC 3875 §6.3).
@@ -68,6 +71,7 @@ def write_head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
 
 REASONS = {
     400: "Bad Request",
+    408: "Request Timeout",
     413: "Content Too Large",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
@@ -102,7 +106,8 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
 
     Raises ApplicationError naming the fault: a status that is not three digits and a reason, a
     1xx status, a header list that is not a list of pairs of exact `str`, a name that is no token,
-    a control character, a character outside latin-1, a hop-by-hop header, a Status header.
+    a control character, a character outside latin-1, a hop-by-hop header, a Status header, a
+    second Content-Type or Location (RFC 3875 §6.3).
 
     A bare "204" passes although PEP 3333 asks for a reason: waitress and gunicorn take it, and
     every web server fills the reason in.
@@ -124,11 +129,17 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
         )
     if type(headers) is not list:
         raise ApplicationError(f"the headers are {_kind(headers)}, not a list: {headers!r}")
+    seen = []
     for header in headers:
-        _check_header(header)
+        lower = _check_header(header)
+        if lower in _CGI_FIELDS:
+            if lower in seen:
+                raise ApplicationError(f"the header {header[0]!r} is there twice: {headers!r}")
+            seen.append(lower)
 
 
-def _check_header(header: tuple[str, str]) -> None:
+def _check_header(header: tuple[str, str]) -> str:
+    """Judge one header; return its name in lower case."""
     if type(header) is not tuple or len(header) != 2:
         raise ApplicationError(f"a header is {header!r}, not a tuple (name, value)")
     name, value = header
@@ -153,6 +164,7 @@ def _check_header(header: tuple[str, str]) -> None:
         raise ApplicationError(
             "the header 'Status' clashes with CGI's own; the status is start_response's argument"
         )
+    return lower
 
 
 def _kind(thing: object) -> str:
@@ -186,6 +198,9 @@ class HeadParser:
     is a Location and 200 OK otherwise; `status_given` tells whether the peer named one, which is
     what makes a `Location: /path` a local redirect or not (§6.2.2).
 
+    A Status, Location or Content-Type without a value counts as absent, and an equal second one
+    is dropped.  What an empty field of HTTP's means is left to whoever reads it.
+
     `max_bytes` bounds the head with its empty line.  `rule` is the section named in errors.
     """
 
@@ -201,14 +216,17 @@ class HeadParser:
         self._searched = 0
         self._status = ""
         self._headers: list[tuple[str, str]] = []
+        self._fields: dict[str, str] = {}
+        self._begun = False
         self._done = False
 
     def receive(self, data: bytes) -> tuple[Response | None, bytes]:
         """Take some bytes; return `(None, b"")`, or the head and the bytes after its empty line.
 
         Raises RemoteProtocolError for a line that is no header, a forbidden character, a bad,
-        1xx or contradictory status or an empty head; LimitExceeded beyond `max_bytes`; and
-        LocalProtocolError when called again after the head or an error.
+        1xx or contradictory status, two different Locations or Content-Types or an empty head;
+        LimitExceeded beyond `max_bytes`; and LocalProtocolError when called again after the head
+        or an error.
         """
         if self._done:
             raise LocalProtocolError("the answer's head is over", rule=self._rule)
@@ -236,7 +254,8 @@ class HeadParser:
         return rest
 
     def _add_line(self, line: bytes) -> None:
-        first = not self._headers and not self._status
+        first = not self._begun
+        self._begun = True
         if first and line.startswith(b"HTTP/"):
             self._add_status_line(line)
             return
@@ -250,10 +269,24 @@ class HeadParser:
         # A backend's value may hold a tab (RFC 9110 §5.5); PEP 3333 forbids it to an application.
         if _controls_in(value, but=b"\t"):
             raise self._fault(f"the header {name!r} holds a control character: {_shorten(line)!r}")
-        if name.lower() == "status":
-            self._set_status(value)
+        lower = name.lower()
+        if lower == "status" or lower in _CGI_FIELDS:
+            if value:
+                self._add_cgi_field(lower, name, value)
         else:
             self._headers.append((name, value))
+
+    def _add_cgi_field(self, lower: str, name: str, value: str) -> None:
+        if lower == "status":
+            self._set_status(value)
+        elif lower not in self._fields:
+            self._fields[lower] = value
+            self._headers.append((name, value))
+        elif self._fields[lower] != value:
+            raise self._fault(
+                f"the answer has two different {name}s,"
+                f" {self._fields[lower][:80]!r} and {value[:80]!r}"
+            )
 
     def _add_status_line(self, line: bytes) -> None:
         version, _, status = line.decode("latin-1").partition(" ")
@@ -279,12 +312,11 @@ class HeadParser:
         self.status_given = True
 
     def _finish(self) -> Response:
-        if not self._headers and not self._status:
+        if not self._begun:
             raise self._fault("the answer begins with an empty line; its head is missing")
         self._done = True
         if not self._status:
-            moved = any(name.lower() == "location" for name, _ in self._headers)
-            self._status = "302 Found" if moved else "200 OK"
+            self._status = "302 Found" if "location" in self._fields else "200 OK"
         return Response(self._request_id, self._status, self._headers)
 
     def _fault(

@@ -49,9 +49,12 @@ def run(
     `report` is called with each fault of the application; it logs the fault and returns the
     reference that the visitor is shown.  With `debug` the 500 page holds the traceback.
 
-    Whatever `send` raises is raised from here after the iterable's close() was called, and so are
-    KeyboardInterrupt and the like.  SystemExit out of the application is a fault like any other:
-    a request cannot stop the server.
+    Whatever `send` raises is raised from here after the iterable's close() was called, and so is
+    KeyboardInterrupt.  SystemExit, asyncio's CancelledError and the like out of the application
+    are faults like any other: a request cannot stop the server.
+
+    What the application kept of start_response and write() sends nothing once the answer has
+    ended, since the request's id may be somebody else's by then; it raises ApplicationError.
     """
     answer = _Answer(send, request_id, head_only=environ.get("REQUEST_METHOD") == "HEAD")
     result: Any = None
@@ -62,6 +65,7 @@ def run(
     except BaseException as error:
         _give_up(answer, error, report, debug)
     finally:
+        answer.over = True
         _close(answer, result, report)
 
 
@@ -74,6 +78,8 @@ class _Answer:
         "no_body",
         "overrun",
         "send_failure",
+        "over",
+        "_called",
         "_send",
         "head_only",
         "_status",
@@ -88,6 +94,8 @@ class _Answer:
         self.no_body = head_only
         self.overrun = False
         self.send_failure: BaseException | None = None
+        self.over = False
+        self._called = False
         self._send = send
         self.head_only = head_only
         self._status: str | None = None
@@ -109,8 +117,11 @@ class _Answer:
             finally:
                 # The traceback holds this frame, and this frame would hold the traceback.
                 exc_info = None
-        elif self._status is not None:
+        elif self._called:
             raise ApplicationError("start_response was called a second time without exc_info")
+        self._check_open()
+        # A call that fails below counts as well.
+        self._called = True
         check_head(status, headers)
         self._declared = self._left = _declared_length(headers)
         self._status = status
@@ -125,14 +136,21 @@ class _Answer:
             caller = sys._getframe(1)
             where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
             raise ApplicationError(f"write() was given {_not_bytes(data)} ({where})")
+        self._check_open()
         if not self.head_sent:
             self.send_head(None)
         self.send_body(data)
 
+    def _check_open(self) -> None:
+        if self.over:
+            raise ApplicationError("start_response or write() was used after the answer had ended")
+
     def send_head(self, length: int | None) -> None:
         """Send what start_response stored; `length` is that of the body where it is known whole."""
         if self._status is None:
-            raise ApplicationError("the application gave its answer without calling start_response")
+            refused = "although start_response refused its head"
+            how = refused if self._called else "without calling start_response"
+            raise ApplicationError(f"the application gave its answer {how}")
         headers = self._headers
         # RFC 9110 §8.6: none with 204, and with HEAD the one that GET would have.  An empty body says
         # nothing about that, since frameworks empty it for HEAD themselves.
@@ -180,6 +198,8 @@ class _Answer:
         """Send, and remember a failure: the application may swallow or wrap it in write()."""
         if self.send_failure is not None:
             raise self.send_failure
+        self._check_open()
+        self.over = isinstance(event, (EndOfResponse, RequestAborted))
         try:
             self._send(event)
         except BaseException as error:
@@ -279,13 +299,13 @@ def _give_up(
     """Answer after `error` came out of the application, or raise what is not the application's."""
     if answer.send_failure is not None:
         raise answer.send_failure
-    if isinstance(error, (SystemExit, GeneratorExit)):
-        fault: Exception = ApplicationError(f"the application raised {error!r}")
-        fault.__cause__ = error
-    elif isinstance(error, Exception):
+    if answer.over or isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, Exception):
         fault = error
     else:
-        raise error
+        fault = ApplicationError(f"the application raised {error!r}")
+        fault.__cause__ = error
     if _peer_is_gone(fault):
         answer.transmit(RequestAborted(answer.request_id, fault))
         return
@@ -321,7 +341,9 @@ def _close(answer: _Answer, result: Any, report: Callable[[Exception], str]) -> 
     except Exception as error:
         if error is not answer.send_failure and not _peer_is_gone(error):
             report(error)
-    except (SystemExit, GeneratorExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         report(ApplicationError(f"the iterable's close() raised {error!r}"))
 
 

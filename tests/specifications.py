@@ -1351,6 +1351,7 @@ RFC3875 = [
         "None of these three appears more than once.",
         _clauses("test_a_field_of_cgi_stands_only_once")
         + _response("test_a_status_header_is_refused", "test_what_is_no_head_is_refused"),
+        reason="of an answer that comes to us an equal second one is dropped",
     ),
     Clause(
         "6.3",
@@ -1366,7 +1367,9 @@ RFC3875 = [
         "6.3",
         "MUST",
         "A field without a value is equivalent to a field that was not sent.",
-        _clauses("test_a_field_without_a_value_counts_as_absent"),
+        _clauses("test_a_field_without_a_value_counts_as_absent")
+        + _response("test_a_head_is_the_same_however_it_is_cut"),
+        reason="so it is for the three fields of CGI; what an empty field of HTTP means, HTTP says",
     ),
     Clause(
         "6.3",
@@ -1910,7 +1913,7 @@ PEP3333 = [
         "The start_response() Callable",
         "SHOULD",
         "Errors in the headers are found in the call, while the application runs.",
-        _wsgi("test_a_refused_start_response_may_be_mended")
+        _wsgi("test_a_refused_start_response_may_be_mended_with_exc_info")
         + _pep3333("test_header_names_and_values_hold_no_control_characters"),
     ),
     Clause(
@@ -1969,8 +1972,9 @@ PEP3333 = [
         "Handling the Content-Length Header",
         "SHOULD",
         "The iterating stops when enough was sent.",
-        _clauses("test_iterating_stops_when_enough_has_been_sent")
-        + _wsgi("test_an_endless_body_ends_at_its_length"),
+        _wsgi("test_an_endless_body_ends_at_its_length", "test_a_longer_body_is_cut_and_reported"),
+        reason="not kept to the letter, on purpose: one more chunk is asked for, so that a body that"
+        " is longer is reported and a generator that is not runs to its end",
     ),
     Clause(
         "Handling the Content-Length Header",

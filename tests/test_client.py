@@ -908,6 +908,20 @@ def test_a_content_length_that_is_no_number_is_a_400(tmp_path: Path, length: str
     assert b"CONTENT_LENGTH" in body
 
 
+@pytest.mark.parametrize("protocol", ["fcgi", "scgi"])
+def test_a_path_that_no_backend_can_be_sent_is_a_400(peer: StartPeer, protocol: str) -> None:
+    heard: list[bytes] = []
+    path = peer(lambda connected: heard.append(connected.recv(65536)))
+    visit = Visit(f"{protocol}+unix:{path}", PATH_INFO="/n\0l")
+    assert visit.body() == b"The request cannot be forwarded.\n"
+    assert visit.status == "400 Bad Request"
+    assert "NUL" in visit.errors.getvalue()
+    deadline = time.monotonic() + 20
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert heard == [b""]
+
+
 def test_the_backend_s_error_output_goes_to_wsgi_errors(peer: StartPeer) -> None:
     error = fastcgi.Record(fastcgi.RecordType.STDERR, 1, b"odd\n").encode()
     visit = Visit(peer(behave_after_request(error + HEAD + end_request())))

@@ -30,6 +30,11 @@ from gateways.errors import (
 if TYPE_CHECKING:
     from gateways import fastcgi, interface
 
+# FastCGI §6.3: an authorizer judges the whole request, not what a script or its body would get.
+_NOT_FOR_AUTHORIZERS = frozenset(
+    {b"CONTENT_LENGTH", b"PATH_INFO", b"PATH_TRANSLATED", b"SCRIPT_NAME"}
+)
+
 MAX_ERRORS_KEPT = 1024 * 1024
 """Bytes of an answer's error output that `Answer.errors` keeps; the rest is only counted."""
 
@@ -152,7 +157,8 @@ class Connection:
     ) -> Answer:
         """Send a request and return its answer once the head is there.
 
-        `variables` are the meta-variables, CONTENT_LENGTH among them where `body` has a length.
+        `variables` are the meta-variables, CONTENT_LENGTH among them where `body` has a length; an
+        authorizer is not sent that one, PATH_INFO, PATH_TRANSLATED and SCRIPT_NAME (FastCGI §6.3).
         `data` is the file that a FastCGI filter works on.  `on_errors` is called with each piece
         of the application's error output as it arrives.
 
@@ -161,9 +167,12 @@ class Connection:
         ends before its head; TransportError and TransportTimeout when the socket fails.
         """
         self._check_free()
+        made = list(variables)
+        if role == events.AUTHORIZER:
+            made = [pair for pair in made if pair[0] not in _NOT_FOR_AUTHORIZERS]
         head = events.Request(
             self._request_id,
-            list(variables),
+            made,
             role,
             body_delimited=self._request_id != 0,
             keep_conn=keep_conn,

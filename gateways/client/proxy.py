@@ -6,7 +6,8 @@ answer streams back as it arrives, in bounded memory, so that an event stream pa
 request has a connection of its own, closed with the answer.
 
 A backend that cannot be reached or whose answer is broken gives 502, one that takes too long 504,
-each a plain line to the visitor and one line on wsgi.errors.  Once the answer has begun, the fault
+each a plain line to the visitor and one line on wsgi.errors; a request that the protocol cannot
+carry, as one with NUL in its path, gives 400.  Once the answer has begun, the fault
 is raised from the iterator: the server above then cuts the answer, as it must.
 """
 
@@ -21,6 +22,7 @@ from gateways.client.body import Readable, Spool
 from gateways.client.connection import Answer, connect
 from gateways.errors import (
     GatewayError,
+    LocalProtocolError,
     RemoteProtocolError,
     RequestAborted,
     TransportError,
@@ -97,6 +99,10 @@ class ProxyApplication:
         upload = _Upload(environ, length)
         try:
             answer = self._forward(environ, upload, length)
+        except LocalProtocolError as error:
+            # A visitor can bring that about: several web servers decode %00 in a path.
+            _log(environ, f"gateways: {error} (400 sent)")
+            return _plain(start_response, "400 Bad Request", "The request cannot be forwarded.")
         except (TransportError, RequestAborted, RemoteProtocolError) as error:
             if error is upload.error:
                 raise

@@ -126,8 +126,8 @@ class ClientConnection(Connection):
     def send(self, event: Event, /) -> None:
         """Put the records of `event` into the outbox.
 
-        Raises LocalProtocolError when the request is not open or, for a Request, cannot be opened,
-        and when the event is not allowed now.
+        Raises LocalProtocolError when the request is not open or, for a Request, cannot be opened
+        or has a variable with an empty name or with NUL, and when the event is not allowed now.
         """
         if isinstance(event, Request):
             self._begin(event)
@@ -264,6 +264,8 @@ def _cut_params(variables: list[tuple[bytes, bytes]], request_id: int) -> Iterat
     for name, value in variables:
         if not name:
             raise local_fault("the name of a variable is empty", "3.4", request_id)
+        if b"\0" in name or b"\0" in value:
+            raise local_fault(f"the variable {name[:40]!r} holds NUL", "6.1", request_id)
         pair = encode_pair(name, value)
         if content and len(content) + len(pair) > CONTENT_SIZE:
             yield bytes(content)

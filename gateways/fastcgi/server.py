@@ -58,7 +58,7 @@ from gateways.response import write_head
 
 
 def _refusal(reason: str) -> bytes:
-    headers = [("Content-Type", "text/plain"), ("Retry-After", "1")]
+    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Retry-After", "1")]
     return write_head("503 Service Unavailable", headers) + reason.encode()
 
 
@@ -99,6 +99,7 @@ class ServerConnection(Connection):
 
     SENT = {
         "UNANNOUNCED": {},
+        "UNREAD": {RequestAborted: "ENDED"},
         "HEAD": {
             Response: "BODY",
             ErrorOutput: "HEAD",
@@ -112,7 +113,8 @@ class ServerConnection(Connection):
             RequestAborted: "ENDED",
         },
     }
-    """State, event → state.  One rule does not fit: in HEAD an EndOfResponse must not claim
+    """State, event → state.  In UNREAD is a filter whose FCGI_STDIN has not ended (§6.4); the end
+    of it, and what fails or aborts the request, leads to HEAD.  One rule does not fit: in HEAD an EndOfResponse must not claim
     success, unless the request itself failed; see `_end`."""
 
     REFUSALS = {
@@ -243,6 +245,8 @@ class ServerConnection(Connection):
         before = request.received
         if not self._enter(request, record_type, self.RECEIVED[request.role]):
             return
+        if request.sent == "UNREAD" and request.received != "STDIN":
+            request.sent = "HEAD"
         if record_type == PARAMS:
             self._receive_params(request, content)
         elif record_type == ABORT_REQUEST:
@@ -288,7 +292,7 @@ class ServerConnection(Connection):
             self._fail(request, error)
             return
         request_id, role = request.request_id, request.role
-        request.sent = "HEAD"
+        request.sent = "UNREAD" if role == FILTER else "HEAD"
         # An empty STDIN ends the body of a responder and a filter (§6.2); authorizers have none.
         self._events.append(
             Request(request_id, request.pairs.pairs, role, role != AUTHORIZER, request.keep_conn)
@@ -298,7 +302,7 @@ class ServerConnection(Connection):
 
     def _fail(self, request: Exchange, error: RemoteProtocolError) -> None:
         super()._fail(request, error)
-        if request.sent == "UNANNOUNCED":
+        if request.sent in ("UNANNOUNCED", "UNREAD"):
             request.sent = "HEAD"
 
     def _receive_end(self) -> None:

@@ -730,6 +730,13 @@ class TestNames:
         # Apache sends its own settings so.
         assert environ_of(("proxy-nokeepalive", "1"))["proxy-nokeepalive"] == "1"
 
+    @pytest.mark.parametrize("name", ["REMOTE_USER", "AUTH_TYPE"])
+    def test_an_empty_user_or_method_is_none(self, name: str) -> None:
+        both = {"REMOTE_USER": "alice", "AUTH_TYPE": "Basic"}
+        assert both.items() <= environ_of(**both).items()
+        left = environ_of(**{**both, name: ""})
+        assert set(both) & set(left) == set(both) - {name}
+
     def test_without_remote_user_neither_user_nor_method_is_told(self) -> None:
         sent = request(
             {"REMOTE_USER": "alice", "AUTH_TYPE": "Basic", "HTTP_AUTHORIZATION": "Basic eA=="}

@@ -186,6 +186,7 @@ def _records(data: bytes) -> list[tuple[int, bytes]]:
 ENDED = (T.END_REQUEST, b"\0\0\0\1\0\0\0\0")
 ANSWERED: dict[str, dict[type[Event], list[tuple[int, bytes]]]] = {
     "UNANNOUNCED": {},
+    "UNREAD": {RequestAborted: [ENDED]},
     "HEAD": {
         Response: [(T.STDOUT, HEAD)],
         ErrorOutput: [(T.STDERR, b"x")],
@@ -204,10 +205,13 @@ ANSWERED: dict[str, dict[type[Event], list[tuple[int, bytes]]]] = {
 def answering(state: str) -> ServerConnection:
     connection = ServerConnection()
     # A second request is open, so that giving up the first ends it and not the connection.
+    role = BEGIN[FILTER if state == "UNREAD" else RESPONDER].ljust(8, b"\0")
     for request_id in (2, 1):
-        connection.receive_data(wire(Record(T.BEGIN_REQUEST, request_id, b"\0\1\1\0\0\0\0\0")))
+        connection.receive_data(wire(Record(T.BEGIN_REQUEST, request_id, role)))
     if state != "UNANNOUNCED":
-        connection.receive_data(wire(END_OF_PARAMS, END_OF_STDIN))
+        connection.receive_data(wire(END_OF_PARAMS))
+    if state in ("HEAD", "BODY"):
+        connection.receive_data(wire(END_OF_STDIN))
     if state == "BODY":
         connection.send(ANSWER)
         connection.data_to_send()

@@ -129,6 +129,12 @@ class TestCheckHead:
         with pytest.raises(ApplicationError, match="Status"):
             check_head("200 OK", [(name, "404 Not Found")])
 
+    @pytest.mark.parametrize("name", ["Content-Type", "location"])
+    def test_a_field_of_cgi_is_refused_a_second_time(self, name: str) -> None:
+        with pytest.raises(ApplicationError, match=f"'{name}' is there twice"):
+            check_head("200 OK", [(name.upper(), "a"), ("X", "b"), (name, "")])
+        check_head("200 OK", [("Set-Cookie", "a=1"), (name, "a"), ("Set-Cookie", "b=2")])
+
     @pytest.mark.parametrize(
         ("headers", "message"),
         [
@@ -188,6 +194,14 @@ class TestHeadParser:
             (b"Status: 201 Created\nLocation: /x\n\n", "201 Created", [("Location", "/x")]),
             (b"A:\t b c \t\r\nA: d:e\r\n\r\n", "200 OK", [("A", "b c"), ("A", "d:e")]),
             (b"A:\n\n", "200 OK", [("A", "")]),
+            (b"Status:\n\n", "200 OK", []),
+            (b"Status: \t\nA: b\n\n", "200 OK", [("A", "b")]),
+            (b"Status:\nStatus: 404\nstatus:\n\n", "404", []),
+            (b"Location:\nA: b\n\n", "200 OK", [("A", "b")]),
+            (b"Location: \r\nLocation: /x\r\n\r\n", "302 Found", [("Location", "/x")]),
+            (b"Location:\n\n", "200 OK", []),
+            (b"Content-Type:\nContent-Type: a/b\n\n", "200 OK", [("Content-Type", "a/b")]),
+            (b"Content-Type: a/b\ncontent-type: a/b\n\n", "200 OK", [("Content-Type", "a/b")]),
             (b"A: caf\xe9\n\n", "200 OK", [("A", "caf\xe9")]),
         ],
     )
@@ -225,7 +239,6 @@ class TestHeadParser:
             (b"Status: OK\n", "status is 'OK'"),
             (b"Status: 20\n", "status is '20'"),
             (b"Status: 2000\n", "status is '2000'"),
-            (b"Status:\n", "status is ''"),
             (b"Status: 100 Continue\n", "no interim answers"),
             (b"HTTP/1.1 103 Early Hints\n", "no interim answers"),
             (b"HTTP/1.1\n", "status is ''"),
@@ -233,6 +246,9 @@ class TestHeadParser:
             (b"HTTP/ 200 OK\n", "no status line"),
             (b"Status: 200 OK\nStatus: 404 Not Found\n", "two statuses, '200 OK' and '404"),
             (b"HTTP/1.1 200 OK\nStatus: 404\n", "two statuses"),
+            (b"Location:\nHTTP/1.1 200 OK\n", "has the line b'HTTP/1.1 200 OK'"),
+            (b"Location: /x\nA: b\nlocation: /y\n", "two different locations, '/x' and '/y'"),
+            (b"Content-Type: a/b\nContent-Type: a/B\n", "two different Content-Types"),
             (b"\n", "head is missing"),
             (b"\r\nA: b\n\n", "head is missing"),
         ],
@@ -279,7 +295,11 @@ class TestHeadParser:
 
     @pytest.mark.parametrize(
         ("head", "given"),
-        [(b"Location: /x\n\n", False), (b"Status: 302 Found\nLocation: /x\n\n", True)],
+        [
+            (b"Location: /x\n\n", False),
+            (b"Status:\nLocation: /x\n\n", False),
+            (b"Status: 302 Found\nLocation: /x\n\n", True),
+        ],
     )
     def test_a_local_redirect_is_told_from_a_client_redirect(
         self, head: bytes, given: bool

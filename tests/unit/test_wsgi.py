@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import io
@@ -20,6 +21,13 @@ from gateways.wsgi import FileWrapper, application_traceback, run
 
 TEXT = [("Content-Type", "text/plain")]
 ERROR_PAGE = b"500 Internal Server Error\n\nThe application failed. Reference: ref-1\n"
+# What is no Exception, and none of the server's business either.
+LEAVING = [
+    SystemExit(3),
+    GeneratorExit(),
+    asyncio.CancelledError(),
+    BaseExceptionGroup("x", [SystemExit()]),
+]
 App = Callable[[dict[str, Any], Any], Any]
 
 
@@ -337,7 +345,7 @@ class TestFaultsBeforeTheHead:
         assert "ValueError: geheim é \\udc80" in page
         assert b"ValueError" not in Seen().run(application).body
 
-    @pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()])
+    @pytest.mark.parametrize("error", LEAVING)
     def test_a_request_cannot_stop_the_server(self, error: BaseException) -> None:
         seen = Seen().run(lambda environ, start_response: failing_call(error))
         assert seen.is_error_page()
@@ -425,15 +433,26 @@ class TestFaultsBeforeTheHead:
         assert seen.is_error_page()
         seen.fault("without calling start_response")
 
-    def test_a_refused_start_response_may_be_mended(self) -> None:
+    def test_a_refused_start_response_may_be_mended_with_exc_info(self) -> None:
         def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
             try:
                 start_response("200 OK", [("X", "a\nb")])
             except ApplicationError:
-                start_response("200 OK", [("X", "ab")])
+                start_response("200 OK", [("X", "ab")], sys.exc_info())
             return [b"fine"]
 
-        assert Seen().run(application).body == b"fine"
+        seen = Seen().run(application)
+        assert (seen.head.headers[0], seen.body, seen.reports) == (("X", "ab"), b"fine", [])
+
+    def test_a_refused_start_response_leaves_no_head_for_a_body(self) -> None:
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            with contextlib.suppress(ApplicationError):
+                start_response("200 OK", [("X", "a\nb")])
+            return [b"body"]
+
+        seen = Seen().run(application)
+        assert seen.is_error_page()
+        seen.fault("although start_response refused its head")
 
 
 def failing_call(error: BaseException) -> Any:
@@ -450,7 +469,7 @@ class TestFaultsAfterTheHead:
             RequestAborted(5, error),
         ]
 
-    @pytest.mark.parametrize("error", [SystemExit(0), GeneratorExit()])
+    @pytest.mark.parametrize("error", LEAVING)
     def test_leaving_gives_the_answer_up(self, error: BaseException) -> None:
         seen = Seen().run(answering(failing(b"ab", error=error)))
         assert isinstance(seen.events[-1], RequestAborted)
@@ -635,7 +654,7 @@ class TestClose:
         Seen().run(with_length(1, chunks()))
         assert ran == [True]
 
-    @pytest.mark.parametrize("error", [ValueError("close"), SystemExit(3), OSError("close")])
+    @pytest.mark.parametrize("error", [ValueError("close"), OSError("close"), *LEAVING])
     def test_its_fault_is_reported_and_the_answer_stands(self, error: BaseException) -> None:
         seen = Seen().run(answering(Closing([b"ab"], error)))
         assert (seen.head.status, seen.body, seen.complete) == ("200 OK", b"ab", True)
@@ -657,6 +676,85 @@ class TestClose:
     def test_keyboard_interrupt_in_close_passes(self) -> None:
         with pytest.raises(KeyboardInterrupt):
             Seen().run(answering(Closing([], KeyboardInterrupt())))
+
+
+class TestAfterTheEnd:
+    """The id of a request that has ended may be another's: what was kept of it sends nothing."""
+
+    def kept(self, result: Any, **options: Any) -> tuple[Seen, Any, Any]:
+        """Run an application that keeps its start_response and write()."""
+        kept: list[Any] = []
+
+        def application(environ: dict[str, Any], start_response: Any) -> Any:
+            kept[:] = [start_response, start_response("200 OK", TEXT)]
+            return result
+
+        return Seen().run(application, **options), *kept
+
+    @pytest.mark.parametrize(
+        "result", [[b"ab"], [], iter([b"ab"]), failing(), failing(b"ab"), None]
+    )
+    @pytest.mark.parametrize("data", [b"", b"late"])
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_write_raises(self, result: Any, data: bytes, method: str) -> None:
+        seen, _, write = self.kept(result, method=method)
+        before = list(seen.events)
+        for _ in range(2):
+            with pytest.raises(ApplicationError, match="after the answer had ended"):
+                write(data)
+        assert seen.events == before
+
+    @pytest.mark.parametrize("result", [[b"ab"], failing(b"ab"), None])
+    def test_start_response_raises(self, result: Any) -> None:
+        seen, start_response, _ = self.kept(result)
+        before = list(seen.events)
+        with pytest.raises(ApplicationError):
+            start_response("200 OK", TEXT)
+        mine = ValueError("mine")
+        with pytest.raises((ApplicationError, ValueError)):
+            start_response("500 Oops", TEXT, (ValueError, mine, None))
+        assert seen.events == before
+
+    def test_start_response_raises_though_it_was_never_called_before(self) -> None:
+        kept: list[Any] = []
+
+        def application(environ: dict[str, Any], start_response: Any) -> Any:
+            kept.append(start_response)
+            raise ValueError
+
+        seen = Seen().run(application)
+        with pytest.raises(ApplicationError, match="after the answer had ended"):
+            kept[0]("200 OK", TEXT)
+        assert seen.is_error_page()
+
+    def test_close_cannot_write_any_more(self) -> None:
+        class Result(Closing):
+            write: Any = None
+
+            def close(self) -> None:
+                self.write(b"late")
+
+        def application(environ: dict[str, Any], start_response: Any) -> Any:
+            Result.write = start_response("200 OK", TEXT)
+            return Result([b"ab"])
+
+        seen = Seen().run(application)
+        assert (seen.body, seen.complete) == (b"ab", True)
+        seen.fault("after the answer had ended")
+
+    def test_it_is_over_too_when_the_run_was_interrupted(self) -> None:
+        seen = Seen()
+        kept: list[Any] = []
+
+        def application(environ: dict[str, Any], start_response: Any) -> Any:
+            kept.append(start_response("200 OK", TEXT))
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            seen.run(application)
+        with pytest.raises(ApplicationError, match="after the answer had ended"):
+            kept[0](b"late")
+        assert seen.events == []
 
 
 class TestApplicationTraceback:
