@@ -257,4 +257,8 @@ def refuse(
         try:
             connection.send(event)
         except errors.LocalProtocolError:
-            return  # the fault took the connection with it: there is no request left to answer
+            # The fault took the connection with it, and there is no request left to answer; or a
+            # filter, which may not answer before its body has ended, is given up.
+            with suppress(errors.LocalProtocolError):
+                connection.send(events.RequestAborted(request_id, error))
+            return
