@@ -152,7 +152,9 @@ def search_path() -> str:
 
 
 def environment(project: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    # A reader's pytest is not run with assertions off, as the one around this may be.
+    ours = ("PYTHONPATH", "PYTHONOPTIMIZE")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     return kept | {"PATH": search_path(), "GUESTBOOK_DATABASE": str(project / "book.sqlite3")}
 
 
