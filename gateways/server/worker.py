@@ -246,10 +246,13 @@ class Worker:
             sock, peer, local = accepted
             codec = new_codec(listener.address.protocol, self.options)
             connection = Connection(self, sock, codec, peer, local)
+            # Registered first: once it is in the dictionary another thread may find it, by a late
+            # event of a connection that had the same number, and serve and close it.  An edge that
+            # comes before that is seen by the pump below.
+            self._epoll.register(connection.descriptor, WATCHED)
             self._connections[connection.descriptor] = connection
             if len(self._connections) >= self.options.max_connections:
                 self._accept_connections(False)
-        self._epoll.register(connection.descriptor, WATCHED)
         return connection.pump()
 
     def _pause_accepting(self, error: OSError) -> None:
