@@ -114,10 +114,13 @@ class Connection:
             self._flush()
         return self.pump()
 
-    def pump(self) -> list[Job]:
-        """Read what is there and hand it out; return the jobs (applications to run) it made ready."""
+    def pump(self, *, to_the_end: bool = False) -> list[Job]:
+        """Read what is there and hand it out; return the jobs (applications to run) it made ready.
+
+        `to_the_end` has it read on after a short read, for when an edge may have been missed.
+        """
         ready: list[Job] = []
-        again = False
+        again = to_the_end
         self._pending = True
         while self._pending and self._read_lock.acquire(blocking=False):
             try:

@@ -248,12 +248,12 @@ class Worker:
             connection = Connection(self, sock, codec, peer, local)
             # Registered first: once it is in the dictionary another thread may find it, by a late
             # event of a connection that had the same number, and serve and close it.  An edge that
-            # comes before that is seen by the pump below.
+            # comes before that is lost, so the pump below reads to the end.
             self._epoll.register(connection.descriptor, WATCHED)
             self._connections[connection.descriptor] = connection
             if len(self._connections) >= self.options.max_connections:
                 self._accept_connections(False)
-        return connection.pump()
+        return connection.pump(to_the_end=True)
 
     def _pause_accepting(self, error: OSError) -> None:
         # Out of descriptors or memory, most likely; whatever it is, it may pass.
