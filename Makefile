@@ -6,7 +6,7 @@ PYTHON ?= python3
 APP ?= samples/guestbook/app.py
 PORT ?= 8080
 
-.PHONY: help demo test test-offline lint format venv lock docs clean python
+.PHONY: help demo test test-offline lint format venv lock docs bench bench-quick bench-instructions clean python
 
 help:
 	@echo "make demo          the guestbook behind a web server, on this machine"
@@ -15,6 +15,7 @@ help:
 	@echo "make lint          ruff and mypy          make format   let ruff mend"
 	@echo "make venv          the development environment, in .venv"
 	@echo "make docs          the generated pages    make lock     pin newer versions"
+	@echo "make bench-quick   gateways beside other servers, in a minute    make bench   all of docs/speed.md"
 
 demo: python
 	@$(PYTHON) .ci/environment.py .venv demo
@@ -38,6 +39,16 @@ venv: python
 
 docs: venv
 	.venv/bin/python -m tests.docs_tables
+
+# On the distribution's interpreter, whatever PYTHON is: it is the optimised one (BENCH_PYTHON=... picks another).
+bench: python
+	@$(PYTHON) -m benchmarks full
+
+bench-quick: python
+	@$(PYTHON) -m benchmarks quick
+
+bench-instructions: python
+	@$(PYTHON) -m benchmarks instructions gateways-fcgi gateways-fcgi-close gateways-scgi gateways-fcgi-t8
 
 # Resolve on Python 3.11 (make lock PYTHON=python3.11), because a newer one may choose versions
 # that the older cannot run.

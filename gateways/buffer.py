@@ -24,7 +24,7 @@ class ReceiveBuffer:
     def __len__(self) -> int:
         return len(self._data) - self._start
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Add what was received."""
         self._data += data
 

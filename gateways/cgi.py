@@ -44,6 +44,15 @@ class ServerConnection(DocumentServer):
         "COMPLETE": {},
     }
 
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._start("IDLE", "VARIABLES")
+
+    def receive_whole(self, data: bytes, /) -> tuple[Request, bytes] | None:
+        """Return None: the variables do not come as bytes."""
+        return None
+
     def receive_variables(self, pairs: list[tuple[bytes, bytes]], /) -> list[Event]:
         """Take the meta-variables (RFC 3875 §4.1) and return the events they complete.
 
@@ -63,7 +72,7 @@ class ServerConnection(DocumentServer):
             self._receive_request(pairs, content_length, b"", events)
         return events
 
-    def receive_data(self, data: bytes, /) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview, /) -> list[Event]:
         """Take bytes of standard input, b"" at end of file; return the events they complete.
 
         Extension data past the message-body is ignored (§4.2).  Raises LocalProtocolError before
@@ -109,6 +118,8 @@ class ClientConnection(DocumentClient):
     protocol = "CGI"
     _rule = "RFC 3875 6"
     _body_rule = "RFC 3875 4.2"
+
+    __slots__ = ("environment",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,20 +18,33 @@ from gateways.errors import (
     TruncatedMessage,
 )
 from gateways.events import (
+    RESPONDER,
     EndOfRequest,
     EndOfResponse,
     ErrorOutput,
     Event,
+    FileRange,
     Request,
     RequestAborted,
     RequestBody,
     Response,
     ResponseBody,
+    ResponseFile,
+    WholeAnswer,
 )
 from gateways.response import HeadParser, write_head
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateways.events import Undecoded
+
 Table = dict[str, dict[type[Event], str]]
 """State → event → the next state.  A missing key is the error; the first state is the beginning."""
+
+JOINED_SIZE = 8192
+"""Up to this size a whole body is one buffer with its head: copying costs less than another buffer."""
 
 # Eighteen digits are an exabyte.  The digits are counted before they become an int, because the
 # value may be as long as all variables together and int() of it would be quadratic.
@@ -72,19 +85,43 @@ class _Connection:
     SENT: Table
     RECEIVED: Table
 
-    def __init__(self) -> None:
-        self._sending = next(iter(self.SENT))
-        self._receiving = next(iter(self.RECEIVED))
-        # Bytes of the request's body that are still missing, None when unknown.
+    __slots__ = (
+        "_sending",
+        "_receiving",
+        "_content_length",
+        "_remaining",
+        "_outbox",
+        "_must_close",
+        "_aborted",
+    )
+
+    def _start(self, sending: str, receiving: str) -> None:
+        """Begin in the first states of the two tables."""
+        self._sending = sending
+        self._receiving = receiving
+        # Bytes of the request's body that were announced, and those that are still missing, None
+        # when unknown.
+        self._content_length = 0
         self._remaining: int | None = 0
-        self._outbox: list[bytes] = []
+        self._outbox: list[bytes | memoryview | FileRange] = []
         self._must_close = False
+        self._aborted = False
 
     def data_to_send(self) -> bytes:
-        """Empty the outbox."""
-        data = b"".join(self._outbox)
+        """Empty the outbox.
+
+        Raises TypeError, and leaves the outbox as it is, where it holds a FileRange: that is for
+        `buffers_to_send`.
+        """
+        data = b"".join(self._outbox)  # type: ignore[arg-type]  # a FileRange is the TypeError
         self._outbox.clear()
         return data
+
+    def buffers_to_send(self) -> list[bytes | memoryview | FileRange]:
+        """Empty the outbox, as buffers for a gathered write.  Large data in it is not copied."""
+        outbox = self._outbox
+        self._outbox = []
+        return outbox
 
     @property
     def must_close(self) -> bool:
@@ -96,21 +133,19 @@ class _Connection:
         return self._must_close
 
     def _next_state(self, event: Event) -> str:
-        try:
-            following = self.SENT[self._sending][type(event)]
-        except KeyError:
-            raise LocalProtocolError(
-                f"{type(event).__name__} cannot be sent in the state {self._sending}",
-                protocol=self.protocol,
-                rule=self._rule,
-            ) from None
-        if event.request_id:
-            raise LocalProtocolError(
-                f"request id {event.request_id}, but {self.protocol} has no request ids: use 0",
-                protocol=self.protocol,
-                rule=self._rule,
-            )
+        following = self.SENT[self._sending].get(type(event))
+        if following is None or event.request_id:
+            raise self._refusal(event, following)
         return following
+
+    def _refusal(self, event: Event, following: str | None) -> LocalProtocolError:
+        if following is None:
+            message = f"{type(event).__name__} cannot be sent in the state {self._sending}"
+        else:
+            message = (
+                f"request id {event.request_id}, but {self.protocol} has no request ids: use 0"
+            )
+        return LocalProtocolError(message, protocol=self.protocol, rule=self._rule)
 
     def _emit(self, event: Event, events: list[Event]) -> None:
         self._receiving = self.RECEIVED[self._receiving][type(event)]
@@ -126,9 +161,15 @@ class DocumentServer(_Connection):
 
     SENT: Table = {
         "IDLE": {},
-        "HEAD": {Response: "BODY", ErrorOutput: "HEAD", RequestAborted: "ENDED"},
+        "HEAD": {
+            Response: "BODY",
+            ErrorOutput: "HEAD",
+            WholeAnswer: "ENDED",
+            RequestAborted: "ENDED",
+        },
         "BODY": {
             ResponseBody: "BODY",
+            ResponseFile: "BODY",
             ErrorOutput: "BODY",
             EndOfResponse: "ENDED",
             RequestAborted: "ENDED",
@@ -136,12 +177,9 @@ class DocumentServer(_Connection):
         "ENDED": {},
     }
 
-    _body_name = "body"  # the specification's word
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._content_length = 0
-        self._aborted = False
+    _body_name = "body"  # the specification's word
 
     def send(self, event: Event, /) -> None:
         """Put the bytes of `event` into the outbox.
@@ -150,12 +188,24 @@ class DocumentServer(_Connection):
         written.  ErrorOutput is dropped, since the answer is the only stream.  RequestAborted ends
         the answer where it stands: see `aborted`.
         """
-        state = self._next_state(event)
-        if type(event) is Response:
-            self._outbox.append(write_head(event.status, event.headers))
-        elif type(event) is ResponseBody:
-            self._outbox.append(event.data)
-        elif type(event) is RequestAborted:
+        state = self.SENT[self._sending].get(type(event))
+        if state is None or event.request_id:
+            raise self._refusal(event, state)
+        outbox = self._outbox
+        if isinstance(event, WholeAnswer):
+            head = event.head or write_head(event.status, event.headers)
+            data = event.data
+            if len(data) <= JOINED_SIZE:
+                outbox.append(head + data)
+            else:
+                outbox += (head, data)
+        elif isinstance(event, Response):
+            outbox.append(event.head or write_head(event.status, event.headers))
+        elif isinstance(event, ResponseBody):
+            outbox.append(event.data)
+        elif isinstance(event, ResponseFile):
+            outbox.append(FileRange(event.descriptor, event.offset, event.count))
+        elif isinstance(event, RequestAborted):
             self._aborted = True
         self._sending = state
         if state == "ENDED":
@@ -175,28 +225,36 @@ class DocumentServer(_Connection):
 
     def _receive_request(
         self,
-        variables: list[tuple[bytes, bytes]],
+        variables: list[tuple[bytes, bytes]] | Undecoded,
         content_length: int | None,
         body: bytes,
         events: list[Event],
+        text: dict[str, str] | None = None,
+        repeated: Sequence[str] = (),
     ) -> None:
-        """Take a complete head and the bytes behind it; None is a body up to the end of file."""
+        """Take a complete head and the bytes behind it; None is a body up to the end of file.
+
+        `variables`, `text` and `repeated` are Request's.
+        """
         self._sending = "HEAD"
         self._remaining = content_length
         self._content_length = content_length or 0
-        self._emit(Request(0, variables, body_delimited=content_length is None), events)
+        delimited = content_length is None
+        request = Request(0, variables, RESPONDER, delimited, False, text, repeated)
+        self._emit(request, events)
         # An empty body is complete with the head, without another byte.
         if content_length == 0:
             self._emit(EndOfRequest(0), events)
         elif body:
             self._receive_body(body, events)
 
-    def _receive_body(self, data: bytes, events: list[Event]) -> None:
+    def _receive_body(self, data: bytes | memoryview, events: list[Event]) -> None:
         """Take bytes of the body, b"" at end of file; bytes past it are ignored."""
+        # bytes() copies what a memoryview shows, and nothing where the data are bytes.
         if self._remaining is None:
-            self._emit(RequestBody(0, data) if data else EndOfRequest(0), events)
+            self._emit(RequestBody(0, bytes(data)) if data else EndOfRequest(0), events)
         elif data:
-            data = data[: self._remaining]
+            data = bytes(data[: self._remaining])
             self._remaining -= len(data)
             self._emit(RequestBody(0, data), events)
             if not self._remaining:
@@ -232,8 +290,10 @@ class DocumentClient(_Connection):
         "ENDED": {},
     }
 
+    __slots__ = ("_head",)
+
     def __init__(self) -> None:
-        super().__init__()
+        self._start("IDLE", "IDLE")
         self._head = HeadParser()
 
     def send(self, event: Event, /) -> None:
@@ -260,7 +320,7 @@ class DocumentClient(_Connection):
             self._must_close = True
         self._sending = state
 
-    def receive_data(self, data: bytes, /) -> list[Event]:
+    def receive_data(self, data: bytes | memoryview, /) -> list[Event]:
         """Take what was received, b"" at end of file; return the events it completed.
 
         End of file after the head is the end of the answer; before it, RequestAborted.  Raises
@@ -271,10 +331,10 @@ class DocumentClient(_Connection):
         if not data:
             self._end_of_file(events)
         elif self._receiving == "BODY":
-            self._emit(ResponseBody(0, data), events)
+            self._emit(ResponseBody(0, bytes(data)), events)
         elif self._receiving != "ENDED":
             try:
-                self._receive_head(data, events)
+                self._receive_head(bytes(data), events)
             except RemoteProtocolError:
                 # Only the head has faults, and no event comes before it.
                 self._receiving = "ENDED"

@@ -17,7 +17,7 @@ from gateways.errors import RemoteProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from gateways.events import Request
@@ -53,7 +53,6 @@ _TRUE = ("on", "1", "yes", "true")
 
 def build(
     request: Request,
-    *,
     base: dict[str, object],
     script_name: str | None = None,
     local: tuple[str, str] = ("", ""),
@@ -63,7 +62,8 @@ def build(
 
     The length is None when it is unknown because the protocol marks the body's end; then
     `wsgi.input_terminated` is True and there is no CONTENT_LENGTH.  An empty CONTENT_LENGTH,
-    CONTENT_TYPE, REMOTE_USER or AUTH_TYPE is left out, as if it had not been sent.
+    CONTENT_TYPE, REMOTE_USER or AUTH_TYPE is left out, as if it had not been sent.  Where the
+    request has a `text`, that dict becomes the environ.
 
     `base` holds the keys that the server provides (wsgi.*); they win over what the peer sent, and
     no name of the peer's begins with "wsgi.".  `script_name` is where the application is mounted,
@@ -77,25 +77,57 @@ def build(
     CONTENT_LENGTHs or one that is not digits, no REQUEST_METHOD where a body is announced, a
     SCRIPT_NAME or PATH_INFO that does not begin with "/".
     """
-    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.variables]
-    environ: dict[str, Any] = dict(pairs)
-    if len(environ) != len(pairs):
-        _join_repeated(environ, pairs, request.request_id)
-    _drop_forbidden(environ, request.request_id)
-    # nginx sends both empty where nobody has logged in.
-    if not (remote_user and environ.get("REMOTE_USER")):
-        environ.pop("REMOTE_USER", None)
-    if not (remote_user and environ.get("AUTH_TYPE")):
-        environ.pop("AUTH_TYPE", None)
-    _check_method(environ, request.request_id)
+    # Each rule is a function, called where it may have an effect: of what a web server sends,
+    # most passes by most of them.
+    environ: dict[str, Any] | None = request.text
+    if environ is None or (request.repeated and _any_joined(request.repeated)):
+        environ = _read_variables(request)
+    request.text = None  # it is the environ from here on
+    if (
+        "HTTP_PROXY" in environ
+        or "HTTP_CONTENT_LENGTH" in environ
+        or "HTTP_CONTENT_TYPE" in environ
+    ):
+        _drop_forbidden(environ)
+    if "REMOTE_USER" in environ or "AUTH_TYPE" in environ:
+        _drop_user(environ, remote_user)
+    if not environ.get("REQUEST_METHOD"):
+        _check_method(environ, request.request_id)
     length = _content_length(environ, request)
-    _set_paths(environ, script_name, request.request_id)
-    _fill_missing(environ, local)
-    environ["wsgi.url_scheme"] = _scheme(environ)
+    info = environ.get("PATH_INFO")
+    if script_name or not info or info[0] != "/" or environ.get("SCRIPT_NAME") != "":
+        _set_paths(environ, script_name, request.request_id)
+    if not (
+        environ.get("SERVER_NAME")
+        and environ.get("SERVER_PORT")
+        and environ.get("SERVER_PROTOCOL")
+        and "QUERY_STRING" in environ
+    ):
+        _fill_missing(environ, local)
+    if "HTTPS" in environ or environ.get("REQUEST_SCHEME") != "http":
+        environ["wsgi.url_scheme"] = _scheme(environ)
+    else:
+        environ["wsgi.url_scheme"] = "http"
     if length is None:
         environ["wsgi.input_terminated"] = True
     environ.update(base)
     return environ, length
+
+
+def _read_variables(request: Request) -> dict[str, Any]:
+    """Return the variables as text, each name once and none that could be the server's own."""
+    pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.variables]
+    environ: dict[str, Any] = dict(pairs)
+    if len(environ) != len(pairs):
+        _join_repeated(environ, pairs, request.request_id)
+    # One search in the joined names costs less than a test of each.
+    names = "\0".join(environ)
+    if "" in environ or names.count("\0") > max(len(environ) - 1, 0):
+        raise _fault("a variable's name is empty or holds NUL", "RFC 3875 4.1", request.request_id)
+    if "wsgi." in names:
+        for name in [name for name in environ if name.startswith("wsgi.")]:
+            del environ[name]
+    return environ
 
 
 def _join_repeated(environ: dict[str, Any], pairs: list[tuple[str, str]], request_id: int) -> None:
@@ -109,24 +141,33 @@ def _join_repeated(environ: dict[str, Any], pairs: list[tuple[str, str]], reques
     if len(set(seen.get("CONTENT_LENGTH", ()))) > 1:
         raise _fault("there are two different CONTENT_LENGTHs", "RFC 3875 4.1.2", request_id)
     for name, values in seen.items():
-        if len(values) > 1 and name.startswith("HTTP_") and name not in SINGLE_VALUED:
+        if len(values) > 1 and _is_list(name):
             # Cookie is the one list whose separator is no comma (RFC 6265 §5.4).
             environ[name] = ("; " if name == "HTTP_COOKIE" else ", ").join(values)
 
 
-def _drop_forbidden(environ: dict[str, Any], request_id: int) -> None:
+def _is_list(name: str) -> bool:
+    return name.startswith("HTTP_") and name not in SINGLE_VALUED
+
+
+def _any_joined(names: Sequence[str]) -> bool:
+    """Whether one of these repeated names needs more than its last value."""
+    return any(name == "CONTENT_LENGTH" or _is_list(name) for name in names)
+
+
+def _drop_forbidden(environ: dict[str, Any]) -> None:
     # "HTTP_PROXY" would be the client's word for where our own requests go (httpoxy).  The other
     # two would contradict CONTENT_TYPE and CONTENT_LENGTH, and wsgiref.validate refuses them.
     environ.pop("HTTP_PROXY", None)
     environ.pop("HTTP_CONTENT_TYPE", None)
     environ.pop("HTTP_CONTENT_LENGTH", None)
-    # One search in the joined names costs less than a test of each.
-    names = "\0".join(environ)
-    if "" in environ or names.count("\0") > max(len(environ) - 1, 0):
-        raise _fault("a variable's name is empty or holds NUL", "RFC 3875 4.1", request_id)
-    if "wsgi." in names:
-        for name in [name for name in environ if name.startswith("wsgi.")]:
-            del environ[name]
+
+
+def _drop_user(environ: dict[str, Any], remote_user: bool) -> None:
+    # nginx sends both empty where nobody has logged in.
+    for name in ("REMOTE_USER", "AUTH_TYPE"):
+        if not (remote_user and environ.get(name)):
+            environ.pop(name, None)
 
 
 def _check_method(environ: dict[str, Any], request_id: int) -> None:

@@ -5,7 +5,8 @@ line.  Four things live here, each with its own reader in mind:
 
 - `write_head` makes the bytes, for the server ends.  It refuses what could forge a second header
   and checks nothing else, since it runs for every answer.
-- `check_head` judges what a WSGI application gave to start_response, and says what to mend.
+- `check_head` judges what a WSGI application gave to start_response, and says what to mend;
+  `checked_head` remembers heads that it has passed, with their bytes.
 - `plain_answer` makes the answers that gateways gives on its own account.
 - `HeadParser` reads the head that a backend or a script sent, for the client ends.
 
@@ -136,6 +137,99 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
             if lower in seen:
                 raise ApplicationError(f"the header {header[0]!r} is there twice: {headers!r}")
             seen.append(lower)
+
+
+class CheckedHead:
+    """A head that an application may send: judged by `check_head`, and made into bytes.
+
+    `lines` are its bytes without the empty line at the end.  `declared` is its Content-Length, None
+    where it has none; `bodiless` tells that no body goes with its status (RFC 9110 §6.4.1).  One
+    may serve many answers at once: it is for reading.
+    """
+
+    __slots__ = ("status", "headers", "lines", "declared", "bodiless", "_measured")
+
+    def __init__(
+        self, status: str, headers: list[tuple[str, str]], lines: bytes, declared: int | None
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.lines = lines
+        self.declared = declared
+        self.bodiless = status[:3] in _BODILESS
+        self._measured = (-1, b"")
+
+    def with_length(self, length: int) -> bytes:
+        """Return the whole head with a Content-Length added."""
+        measured = self._measured
+        if measured[0] != length:
+            head = b"%bContent-Length: %d\r\n\r\n" % (self.lines, length)
+            # Both in one tuple, so that no thread sees one without the other.
+            self._measured = measured = (length, head)
+        return measured[1]
+
+
+_BODILESS = ("204", "304")
+
+# As for the request's CONTENT_LENGTH: more digits than any file has bytes.
+_MAX_LENGTH_DIGITS = 18
+
+# Heads that were passed, by (status, *headers): most applications send few.  What bounds the
+# memory is their number and their size; what is one visitor's own is not kept at all.
+_known_heads: dict[tuple[object, ...], CheckedHead] = {}
+_MAX_KNOWN_HEADS = 256
+_MAX_KNOWN_BYTES = 1024
+
+
+def checked_head(status: str, headers: list[tuple[str, str]]) -> CheckedHead:
+    """Judge the arguments of start_response, as `check_head` does, and return the head.
+
+    Raises ApplicationError, as `check_head` and for a Content-Length that is no length.
+    """
+    try:
+        known = _known_heads.get((status, *headers))
+    except Exception:  # whatever cannot be iterated or hashed is no head, and check_head says why
+        known = None
+    # A subclass of str may equal a string and still be another thing.  Where all types are exact,
+    # what equals a known head is the same strings.
+    if known is None or type(status) is not str or type(headers) is not list:
+        return _check_new_head(status, headers)
+    for header in headers:
+        if type(header) is not tuple:
+            return _check_new_head(status, headers)
+        name, value = header
+        if type(name) is not str or type(value) is not str:
+            return _check_new_head(status, headers)
+    return known
+
+
+def _check_new_head(status: str, headers: list[tuple[str, str]]) -> CheckedHead:
+    check_head(status, headers)
+    declared = _declared_length(headers)
+    # A copy: what the application does to its list from here on is its own affair.
+    headers = headers[:]
+    head = CheckedHead(status, headers, write_head(status, headers)[:-2], declared)
+    if len(head.lines) <= _MAX_KNOWN_BYTES and not _is_personal(headers):
+        if len(_known_heads) >= _MAX_KNOWN_HEADS:
+            _known_heads.clear()
+        _known_heads[(status, *headers)] = head
+    return head
+
+
+def _is_personal(headers: list[tuple[str, str]]) -> bool:
+    return any(name.lower() == "set-cookie" for name, _ in headers)
+
+
+def _declared_length(headers: list[tuple[str, str]]) -> int | None:
+    values = [value for name, value in headers if name.lower() == "content-length"]
+    if not values:
+        return None
+    if len(values) > 1:
+        raise ApplicationError(f"Content-Length is given {len(values)} times: {values!r}")
+    text = values[0]
+    if len(text) > _MAX_LENGTH_DIGITS or not (text.isascii() and text.isdigit()):
+        raise ApplicationError(f"Content-Length is {text!r}; it is ASCII digits only")
+    return int(text)
 
 
 def _check_header(header: tuple[str, str]) -> str:

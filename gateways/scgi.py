@@ -5,7 +5,8 @@ cited as SCGI 2 and SCGI 3, and the part of Bernstein's netstrings that it uses.
 that text leaves open, is a CGI response (RFC 3875 §6); it and the body are document.py's.
 
 The headers wait in a bounded buffer until their netstring is complete, are split once at their
-NULs, and become one Request.  What the variables mean is left to environ.py.
+NULs, and become one Request.  What came in one piece has a short cut, `receive_whole`.  What the
+variables mean is left to environ.py.
 """
 
 from __future__ import annotations
@@ -18,15 +19,47 @@ from gateways.errors import (
     RemoteProtocolError,
     TruncatedMessage,
 )
-from gateways.events import EndOfRequest, Event, Request, RequestAborted, RequestBody
+from gateways.events import (
+    RESPONDER,
+    EndOfRequest,
+    Event,
+    Request,
+    RequestAborted,
+    RequestBody,
+    repeated_names,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from _typeshed.wsgi import WSGIApplication
 
+    from gateways.events import PlainText
+
 DEFAULT_ADDRESS = "scgi://127.0.0.1:4000"
+
+
+# What a server end has until the first bytes: one whose request came whole needs no other.
+_NO_BUFFER = ReceiveBuffer()
+
+
+class Limits:
+    """The options of a server end, shared by all its connections."""
+
+    __slots__ = ("max_variables", "max_variable_bytes", "max_digits")
+
+    def __init__(self, max_variables: int, max_variable_bytes: int) -> None:
+        self.max_variables = max_variables
+        self.max_variable_bytes = max_variable_bytes
+        self.max_digits = len(str(max_variable_bytes))
+
+    def connection(self) -> ServerConnection:
+        """Return the server end of a new connection."""
+        connection = ServerConnection.__new__(ServerConnection)
+        connection._start_with(self)
+        return connection
 
 
 class ServerConnection(DocumentServer):
@@ -49,15 +82,56 @@ class ServerConnection(DocumentServer):
         "COMPLETE": {},
     }
 
+    __slots__ = ("_limits", "_buffer", "_headers_end")
+
     def __init__(self, *, max_variables: int = 1000, max_variable_bytes: int = 131072) -> None:
-        super().__init__()
-        self._max_variables = max_variables
-        self._max_variable_bytes = max_variable_bytes
-        self._max_digits = len(str(max_variable_bytes))
-        self._buffer = ReceiveBuffer()
+        self._start_with(Limits(max_variables, max_variable_bytes))
+
+    @staticmethod
+    def factory(
+        *, max_variables: int = 1000, max_variable_bytes: int = 131072
+    ) -> Callable[[], ServerConnection]:
+        """Return a function that makes connections with these options, cheaper than the class does."""
+        return Limits(max_variables, max_variable_bytes).connection
+
+    def _start_with(self, limits: Limits) -> None:
+        self._start("IDLE", "HEAD")
+        self._limits = limits
+        self._buffer = _NO_BUFFER
         self._headers_end = 0  # bytes that the headers and their comma take, 0 while unknown
 
-    def receive_data(self, data: bytes, /) -> list[Event]:
+    def receive_whole(self, data: bytes, /) -> tuple[Request, bytes] | None:
+        """Take a whole plain request; return it and its body, or None.
+
+        Plain are headers whose names come once and do not begin with "wsgi.", with a body exactly
+        as long as announced.  With None nothing has changed: `receive_data` takes the same bytes.
+        """
+        if self._receiving != "HEAD" or self._buffer is not _NO_BUFFER:
+            return None
+        limits = self._limits
+        colon = data.find(b":", 1, limits.max_digits + 1)
+        digits = data[:colon]
+        # A length that begins with "0" is 0 or wrong.
+        if colon < 0 or not digits.isdigit() or digits[0] == 48:
+            return None
+        start = colon + 1
+        end = start + int(digits)
+        block = data[start:end]
+        body = data[end + 1 :]
+        if len(block) > limits.max_variable_bytes or data[end : end + 1] != b",":
+            return None
+        plain = plain_text(block, limits.max_variables)
+        if plain is None:
+            return None
+        text, repeated = plain
+        if text["CONTENT_LENGTH"] != str(len(body)):
+            return None
+        self._receiving = "COMPLETE"
+        self._sending = "HEAD"
+        self._content_length = len(body)
+        return Request(0, (_pairs, block), RESPONDER, False, False, text, repeated), body
+
+    def receive_data(self, data: bytes | memoryview, /) -> list[Event]:
         """Take what was received, b"" at end of file; return the events it completed.
 
         Raises RemoteProtocolError (LimitExceeded, TruncatedMessage) for headers that break SCGI 3.
@@ -74,7 +148,7 @@ class ServerConnection(DocumentServer):
             self._receiving = "COMPLETE"
             self._sending = "HEAD"
             self._must_close = True
-            self._buffer = ReceiveBuffer()
+            self._buffer = _NO_BUFFER
             raise
         # Bytes past the body are no fault: nginx with request buffering off announces the bytes
         # it holds at that time and then sends the rest of the body as well.
@@ -85,12 +159,14 @@ class ServerConnection(DocumentServer):
         """True while the headers have begun to arrive and are not complete."""
         return self._receiving == "HEAD" and (self._headers_end or len(self._buffer)) > 0
 
-    def _receive_head(self, data: bytes, events: list[Event]) -> None:
+    def _receive_head(self, data: bytes | memoryview, events: list[Event]) -> None:
         """Read the netstring of the headers; the bytes behind it are the body's."""
-        buffer = self._buffer
         if not data:
             self._end_of_head()
             return
+        if self._buffer is _NO_BUFFER:
+            self._buffer = ReceiveBuffer()
+        buffer = self._buffer
         buffer.append(data)
         if not self._headers_end:
             self._receive_length()
@@ -101,8 +177,16 @@ class ServerConnection(DocumentServer):
             raise RemoteProtocolError(
                 f"the headers end with {netstring[-1:]!r}, expected ','", rule="SCGI 3"
             )
-        variables, content_length = self._parse_headers(netstring[:-1])
-        self._receive_request(variables, content_length, buffer.take(len(buffer)), events)
+        block = netstring[:-1]
+        body = buffer.take(len(buffer))
+        plain = plain_text(block, self._limits.max_variables)
+        if plain is None:
+            variables, content_length = self._parse_headers(block)
+            self._receive_request(variables, content_length, body, events)
+        else:
+            length = plain[0]["CONTENT_LENGTH"].encode("latin-1")
+            content_length = read_content_length(length, rule="SCGI 3")
+            self._receive_request((_pairs, block), content_length, body, events, *plain)
 
     def _receive_length(self) -> None:
         """Read "LENGTH:" where it is complete, and refuse it at the first byte that is wrong.
@@ -110,7 +194,7 @@ class ServerConnection(DocumentServer):
         Stopping at the first wrong byte, and naming no other, makes the fault the same however
         the bytes were cut.
         """
-        prefix = self._buffer.peek(self._max_digits + 1)
+        prefix = self._buffer.peek(self._limits.max_digits + 1)
         digits, colon, _ = prefix.partition(b":")
         # A netstring's length begins with '0' only when it is 0.
         if digits[:1] == b"0" and digits[1:2].isdigit():
@@ -121,9 +205,11 @@ class ServerConnection(DocumentServer):
                 f"the netstring's length has {wrong!r} where an ASCII digit belongs", rule="SCGI 3"
             )
         # The number of digits is bounded first: a length is never even computed from more.
-        if len(digits) > self._max_digits or (colon and int(digits) > self._max_variable_bytes):
+        if len(digits) > self._limits.max_digits or (
+            colon and int(digits) > self._limits.max_variable_bytes
+        ):
             raise LimitExceeded(
-                f"the headers are over {self._max_variable_bytes} bytes", rule="SCGI 3"
+                f"the headers are over {self._limits.max_variable_bytes} bytes", rule="SCGI 3"
             )
         if colon:
             self._buffer.skip(len(digits) + 1)
@@ -137,14 +223,12 @@ class ServerConnection(DocumentServer):
                 rule="SCGI 3",
             )
         count = headers.count(b"\0")
-        if count > 2 * self._max_variables:
-            raise LimitExceeded(f"over {self._max_variables} headers", rule="SCGI 3")
+        if count > 2 * self._limits.max_variables:
+            raise LimitExceeded(f"over {self._limits.max_variables} headers", rule="SCGI 3")
         if count % 2:
             raise RemoteProtocolError("the last header has a name and no value", rule="SCGI 3")
-        strings = headers.split(b"\0")
-        strings.pop()
-        names = strings[0::2]
-        variables = list(zip(names, strings[1::2], strict=True))
+        variables = _pairs(headers)
+        names = [name for name, _ in variables]
         if b"" in names:
             raise RemoteProtocolError("a header has an empty name", rule="SCGI 3")
         if names[0] != b"CONTENT_LENGTH":
@@ -169,6 +253,40 @@ class ServerConnection(DocumentServer):
         self._must_close = True
 
 
+def _pairs(headers: bytes) -> list[tuple[bytes, bytes]]:
+    """Return headers, of which there is a whole number, as pairs."""
+    strings = iter(headers.split(b"\0"))
+    # The last header's NUL has left an empty string behind.
+    return list(zip(strings, strings, strict=False))
+
+
+def plain_text(block: bytes, max_variables: int) -> PlainText | None:
+    """Return the headers that `block` consists of as Request's `text` and `repeated`, where it may have one.
+
+    None where they break SCGI 3 or are too many, and where a name may begin with "wsgi.", as the
+    server's own do: the general reader tells what is wrong then, if anything is.  What CONTENT_LENGTH
+    holds is left to the caller.
+    """
+    text = block.decode("latin-1")
+    strings = text.split("\0")
+    # The last header's NUL has left an empty string behind.
+    if strings.pop() or len(strings) % 2 or len(strings) > 2 * max_variables:
+        return None
+    each = iter(strings)
+    headers = dict(zip(each, each))  # noqa: B905 - their number is even
+    if headers.get("SCGI") != "1" or strings[0] != "CONTENT_LENGTH":
+        return None
+    if "" in headers or "wsgi." in text:
+        return None
+    if 2 * len(headers) == len(strings):
+        return headers, ()
+    repeated = repeated_names(strings[0::2], len(headers))
+    # These two must not be ambiguous.
+    if "CONTENT_LENGTH" in repeated or "SCGI" in repeated:
+        return None
+    return headers, repeated
+
+
 class ClientConnection(DocumentClient):
     """The end that makes the request; the SCGI text calls it the SCGI client, the web server.
 
@@ -180,6 +298,8 @@ class ClientConnection(DocumentClient):
     protocol = "SCGI"
     _rule = "SCGI 2"
     _body_rule = "SCGI 3"
+
+    __slots__ = ()
 
     def _send_request(self, request: Request) -> None:
         first: dict[bytes, bytes] = {}

@@ -17,8 +17,15 @@ import sys
 
 from gateways import errors
 from gateways.errors import ApplicationError
-from gateways.events import EndOfResponse, RequestAborted, Response, ResponseBody
-from gateways.response import check_head, plain_answer
+from gateways.events import (
+    EndOfResponse,
+    RequestAborted,
+    Response,
+    ResponseBody,
+    ResponseFile,
+    WholeAnswer,
+)
+from gateways.response import CheckedHead, checked_head, plain_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,24 +37,26 @@ if TYPE_CHECKING:
 
     ExcInfo = tuple[type[BaseException], BaseException, TracebackType]
 
-_NO_BODY = ("204", "304")
-# As for the request's CONTENT_LENGTH: more digits than any file has bytes.
-_MAX_LENGTH_DIGITS = 18
+FILE_PIECE = 16 * 65528
+"""Bytes of a file in one ResponseFile, a whole number of FastCGI records: it bounds what an edge holds."""
 
 
 def run(
     application: Callable[..., Iterable[bytes]],
     environ: dict[str, Any],
     send: Callable[[Event], None],
-    *,
     request_id: int,
     report: Callable[[Exception], str],
     debug: bool = False,
+    file_range: Callable[[Any], tuple[int, int, int] | None] | None = None,
 ) -> None:
     """Answer one request: send Response, ResponseBody… and EndOfResponse, or RequestAborted.
 
-    `report` is called with each fault of the application; it logs the fault and returns the
-    reference that the visitor is shown.  With `debug` the 500 page holds the traceback.
+    Where the application returns a list or a tuple, and wrote nothing before, the three are one
+    WholeAnswer.  `report` is called with each fault of the application; it logs the fault and
+    returns the reference that the visitor is shown.  With `debug` the 500 page holds the traceback.
+    `file_range` is asked about the file of a FileWrapper: where it returns a descriptor, an offset
+    and the number of bytes from there on, they are sent as ResponseFile instead of being read.
 
     Whatever `send` raises is raised from here after the iterable's close() was called, and so is
     KeyboardInterrupt.  SystemExit, asyncio's CancelledError and the like out of the application
@@ -56,17 +65,42 @@ def run(
     What the application kept of start_response and write() sends nothing once the answer has
     ended, since the request's id may be somebody else's by then; it raises ApplicationError.
     """
-    answer = _Answer(send, request_id, head_only=environ.get("REQUEST_METHOD") == "HEAD")
+    answer = _Answer(send, request_id, environ.get("REQUEST_METHOD") == "HEAD")
     result: Any = None
     try:
         result = application(environ, answer.start_response)
-        _send_result(answer, result, application)
-        answer.finish(report)
+        kind = type(result)
+        if kind is list or kind is tuple:
+            if len(result) == 1 and type(result[0]) is bytes:
+                body = result[0]
+            else:
+                body = _joined(result, application)
+            whole = None
+            head = answer.head
+            if head is None or head.bodiless or answer.head_only or answer.head_sent:
+                pass
+            elif head.declared is None:
+                data = head.with_length(len(body))
+                whole = WholeAnswer(request_id, head.status, head.headers, body, data, True)
+            elif head.declared == len(body):
+                data = head.lines + b"\r\n"
+                whole = WholeAnswer(request_id, head.status, head.headers, body, data)
+            if whole is not None:
+                answer.head_sent = answer.over = True
+                send(whole)
+            else:
+                # Something about the head or the length wants a closer look.
+                answer.send_known(body)
+                answer.finish(report)
+        else:
+            _send_result(answer, result, application, file_range)
+            answer.finish(report)
     except BaseException as error:
         _give_up(answer, error, report, debug)
     finally:
         answer.over = True
-        _close(answer, result, report)
+        if type(result) is not list:
+            _close(answer, result, report)
 
 
 class _Answer:
@@ -74,34 +108,33 @@ class _Answer:
 
     __slots__ = (
         "request_id",
+        "head_only",
+        "head",
         "head_sent",
         "no_body",
+        "left",
         "overrun",
-        "send_failure",
         "over",
-        "_called",
-        "_send",
-        "head_only",
-        "_status",
-        "_headers",
-        "_declared",
-        "_left",
+        "send_failure",
+        "send",
+        "called",
     )
 
-    def __init__(self, send: Callable[[Event], None], request_id: int, *, head_only: bool) -> None:
+    # Known when the head is sent: whether a body may follow, and the bytes of it that the declared
+    # Content-Length leaves.
+    no_body: bool
+    left: int | None
+
+    def __init__(self, send: Callable[[Event], None], request_id: int, head_only: bool) -> None:
         self.request_id = request_id
-        self.head_sent = False
-        self.no_body = head_only
-        self.overrun = False
-        self.send_failure: BaseException | None = None
-        self.over = False
-        self._called = False
-        self._send = send
         self.head_only = head_only
-        self._status: str | None = None
-        self._headers: list[tuple[str, str]] = []
-        self._declared: int | None = None
-        self._left: int | None = None
+        self.head: CheckedHead | None = None
+        self.head_sent = False
+        self.overrun = False
+        self.over = False
+        self.send_failure: BaseException | None = None
+        self.send = send
+        self.called = False
 
     def start_response(
         self,
@@ -117,17 +150,13 @@ class _Answer:
             finally:
                 # The traceback holds this frame, and this frame would hold the traceback.
                 exc_info = None
-        elif self._called:
+        elif self.called:
             raise ApplicationError("start_response was called a second time without exc_info")
-        self._check_open()
+        if self.over:
+            raise _too_late()
         # A call that fails below counts as well.
-        self._called = True
-        check_head(status, headers)
-        self._declared = self._left = _declared_length(headers)
-        self._status = status
-        # A copy: what the application does to its list from here on is its own affair.
-        self._headers = headers[:]
-        self.no_body = self.head_only or status[:3] in _NO_BODY
+        self.called = True
+        self.head = checked_head(status, headers)
         return self.write
 
     def write(self, data: object) -> None:
@@ -136,60 +165,97 @@ class _Answer:
             caller = sys._getframe(1)
             where = f"{caller.f_code.co_filename}, line {caller.f_lineno}"
             raise ApplicationError(f"write() was given {_not_bytes(data)} ({where})")
-        self._check_open()
+        if self.over:
+            raise _too_late()
         if not self.head_sent:
             self.send_head(None)
         self.send_body(data)
 
-    def _check_open(self) -> None:
-        if self.over:
-            raise ApplicationError("start_response or write() was used after the answer had ended")
+    def known_head(self) -> CheckedHead:
+        """Return what start_response stored; ApplicationError where that is nothing."""
+        if self.head is None:
+            refused = "although start_response refused its head"
+            how = refused if self.called else "without calling start_response"
+            raise ApplicationError(f"the application gave its answer {how}")
+        return self.head
+
+    def check_length(self, left: int | None, coming: int) -> None:
+        """Raise ApplicationError where the declared length leaves more than there is to come."""
+        if left is not None and left > coming:
+            raise ApplicationError(
+                f"the body is {left - coming} bytes shorter than its Content-Length,"
+                f" {self.known_head().declared}"
+            )
 
     def send_head(self, length: int | None) -> None:
-        """Send what start_response stored; `length` is that of the body where it is known whole."""
-        if self._status is None:
-            refused = "although start_response refused its head"
-            how = refused if self._called else "without calling start_response"
-            raise ApplicationError(f"the application gave its answer {how}")
-        headers = self._headers
+        """Send what start_response stored; `length` is that of the body where it is known whole.
+
+        Raises ApplicationError, having sent nothing, where more is declared.
+        """
+        head = self.known_head()
+        headers, data = head.headers, head.lines
+        no_body = self.head_only or head.bodiless
+        if length is not None and not no_body:
+            self.check_length(head.declared, length)
         # RFC 9110 §8.6: none with 204, and with HEAD the one that GET would have.  An empty body says
         # nothing about that, since frameworks empty it for HEAD themselves.
-        telling = self._status[:3] not in _NO_BODY and (length or not self.head_only)
-        if length is not None and self._declared is None and telling:
+        telling = not head.bodiless and (length or not self.head_only)
+        if length is not None and head.declared is None and telling:
             headers = [*headers, ("Content-Length", str(length))]
+            data = head.with_length(length)
+        else:
+            data = head.lines + b"\r\n"
+        self.no_body = no_body
+        self.left = head.declared
         self.head_sent = True
-        self.transmit(Response(self.request_id, self._status, headers))
+        self.transmit(Response(self.request_id, head.status, headers, data))
 
     def send_body(self, data: bytes) -> None:
         """Send body bytes, none beyond the declared Content-Length and none where there is no body."""
         if self.no_body:
             return
-        if self._left is not None:
-            if len(data) > self._left:
+        if self.left is not None:
+            if len(data) > self.left:
                 self.overrun = True
-                data = data[: self._left]
-            self._left -= len(data)
+                data = data[: self.left]
+            self.left -= len(data)
         if data:
-            self.transmit(ResponseBody(self.request_id, data))
+            self.transmit(ResponseBody(self.request_id, data, self.left == 0))
 
-    def check_complete(self, coming: int = 0) -> None:
-        """Raise ApplicationError where the declared Content-Length exceeds what there is to send."""
-        if self._left is not None and self._left > coming and not self.no_body:
-            raise ApplicationError(
-                f"the body is {self._left - coming} bytes shorter than its Content-Length,"
-                f" {self._declared}"
-            )
+    def send_known(self, body: bytes) -> None:
+        """Send the whole of what is left to send, with its length where the head can still tell it."""
+        if not self.head_sent:
+            self.send_head(len(body))
+        self.send_body(body)
+
+    def send_file(self, descriptor: int, offset: int, size: int) -> None:
+        """Send the bytes of a file, up to the declared Content-Length."""
+        if not self.head_sent:
+            self.send_head(size)
+        if self.no_body:
+            return
+        self.check_length(self.left, size)
+        if self.left is not None:
+            size = min(size, self.left)
+            self.left -= size
+        end = offset + size
+        while offset < end:
+            count = min(end - offset, FILE_PIECE)
+            last = offset + count == end
+            self.transmit(ResponseFile(self.request_id, descriptor, offset, count, last))
+            offset += count
 
     def finish(self, report: Callable[[Exception], str]) -> None:
         """End an answer whose body the application has given in full."""
-        self.check_complete()
         if not self.head_sent:
             self.send_head(0)
+        if not self.no_body:
+            self.check_length(self.left, 0)
         self.transmit(EndOfResponse(self.request_id))
         if self.overrun:
             report(
                 ApplicationError(
-                    f"the body is longer than its Content-Length, {self._declared};"
+                    f"the body is longer than its Content-Length, {self.known_head().declared};"
                     " the rest was not sent"
                 )
             )
@@ -198,31 +264,41 @@ class _Answer:
         """Send, and remember a failure: the application may swallow or wrap it in write()."""
         if self.send_failure is not None:
             raise self.send_failure
-        self._check_open()
+        if self.over:
+            raise _too_late()
         self.over = isinstance(event, (EndOfResponse, RequestAborted))
         try:
-            self._send(event)
+            self.send(event)
         except BaseException as error:
             self.send_failure = error
             raise
 
 
-def _declared_length(headers: list[tuple[str, str]]) -> int | None:
-    values = [value for name, value in headers if name.lower() == "content-length"]
-    if not values:
-        return None
-    if len(values) > 1:
-        raise ApplicationError(f"Content-Length is given {len(values)} times: {values!r}")
-    text = values[0]
-    if len(text) > _MAX_LENGTH_DIGITS or not (text.isascii() and text.isdigit()):
-        raise ApplicationError(f"Content-Length is {text!r}; it is ASCII digits only")
-    return int(text)
+def _too_late() -> ApplicationError:
+    return ApplicationError("start_response or write() was used after the answer had ended")
 
 
-def _send_result(answer: _Answer, result: Any, application: object) -> None:
-    if type(result) is list or type(result) is tuple:
-        _send_whole(answer, result, application)
-        return
+def _joined(chunks: list[bytes] | tuple[bytes, ...], application: object) -> bytes:
+    """Return a list or a tuple of chunks as one body."""
+    for chunk in chunks:
+        if not isinstance(chunk, bytes):
+            raise _wrong_chunk(chunk, chunks, application)
+    return b"".join(chunks)
+
+
+def _send_result(
+    answer: _Answer,
+    result: Any,
+    application: object,
+    file_range: Callable[[Any], tuple[int, int, int] | None] | None,
+) -> None:
+    """Send what is no list, as it comes."""
+    kind = type(result)
+    if kind is FileWrapper and file_range is not None:
+        found = file_range(result.filelike)
+        if found is not None:
+            answer.send_file(*found)
+            return
     _check_iterable(result, application)
     for chunk in result:
         if not isinstance(chunk, bytes):
@@ -234,20 +310,10 @@ def _send_result(answer: _Answer, result: Any, application: object) -> None:
             answer.send_body(chunk)
             if answer.no_body or answer.overrun:
                 break
-
-
-def _send_whole(
-    answer: _Answer, chunks: list[bytes] | tuple[bytes, ...], application: object
-) -> None:
-    """Send a list or a tuple as one body, whose length is known."""
-    for chunk in chunks:
-        if not isinstance(chunk, bytes):
-            raise _wrong_chunk(chunk, chunks, application)
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    answer.check_complete(len(body))
-    if not answer.head_sent:
-        answer.send_head(len(body))
-    answer.send_body(body)
+    if kind is FileWrapper:
+        # A file is sent "until Content-Length bytes have been written" (PEP 3333 "Optional
+        # Platform-Specific File Handling"): to declare less than there is, is no fault.
+        answer.overrun = False
 
 
 def _check_iterable(result: Any, application: object) -> None:

@@ -7,8 +7,12 @@ nothing with the package and know no limits and no faults.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import pytest
 
@@ -22,8 +26,10 @@ from gateways.events import (
     RequestAborted,
     RequestBody,
 )
+from gateways.testing import taken_whole
 from tests import corpus
 from tests.corpus import Capture, Chunker
+from tests.twins import Twins
 
 ALL = corpus.captures()
 
@@ -199,3 +205,101 @@ def test_the_body_of_a_capture_is_as_long_as_the_one_sent(capture: Capture) -> N
 def test_an_upload_that_the_visitor_cut_is_never_taken_for_complete(capture: Capture) -> None:
     request = described(capture, requests_in(receive(capture, corpus.whole)))
     assert request.end in ("cut", "aborted")
+
+
+# The short cut, which must make the same of every capture, and of every damaged one, as the long way.
+
+ENDS = {"fastcgi": fastcgi.ServerConnection, "scgi": scgi.ServerConnection}
+BYTES = [each for each in ALL if each.protocol in ENDS]
+
+
+@pytest.mark.parametrize("capture", BYTES, ids=str)
+def test_a_capture_is_the_same_by_the_short_cut(capture: Capture) -> None:
+    twins = Twins(ENDS[capture.protocol])
+    twins.receive(capture.data)
+    twins.receive(b"")
+
+
+def test_most_of_what_real_servers_send_takes_the_short_cut() -> None:
+    taken: dict[str, int] = {}
+    for capture in BYTES:
+        found = taken_whole(ENDS[capture.protocol](), capture.data)
+        taken[capture.server] = taken.get(capture.server, 0) + (found is not None)
+    # The others are repeated headers, aborts, authorizers, heads over 64 KiB, and several requests
+    # in one file, which no server sends in one piece.
+    assert {server for server, count in taken.items() if not count} <= NEVER_PLAIN
+    assert sum(taken.values()) > len(BYTES) // 2
+
+
+def damaged() -> Iterator[tuple[str, bytes]]:
+    """Thousands of captures with a few bytes changed, lost, doubled or moved; always the same ones."""
+    chooser = random.Random(20240229)
+    small = [each for each in BYTES if len(each.data) < 3000]
+    for _ in range(6000):
+        capture = chooser.choice(small)
+        data = bytearray(capture.data)
+        for _ in range(chooser.choice((1, 1, 1, 2, 5))):
+            # Where the framing is, and anywhere.
+            at = chooser.choice((chooser.randrange(24), chooser.randrange(len(data)), len(data) - 9))
+            kind = chooser.randrange(5)
+            if kind == 0:
+                data[at] = chooser.randrange(256)
+            elif kind == 1:
+                data[at] ^= 1 << chooser.randrange(8)
+            elif kind == 2:
+                del data[at : at + chooser.randrange(1, 4)]
+            elif kind == 3:
+                data[at:at] = data[at : at + chooser.randrange(1, 9)]
+            else:
+                data[at:at] = chooser.choice((b"\0", b"\1", b"\x80", b":", b"A"))
+        yield capture.protocol, bytes(data)
+
+
+def differences() -> tuple[list[bytes], int]:
+    """The damaged captures of which the two ways make different things; how many were taken."""
+    found: list[bytes] = []
+    taken = 0
+    for protocol, data in damaged():
+        twins = Twins(ENDS[protocol])
+        try:
+            twins.receive(data)
+            twins.receive(b"")
+        except AssertionError:
+            found.append(data)
+        taken += twins.taken
+    return found, taken
+
+
+def test_a_damaged_capture_takes_the_short_cut_only_where_it_is_the_same() -> None:
+    found, taken = differences()
+    assert found == []
+    # A changed byte of a value leaves a plain request.
+    assert taken > 1000
+
+
+def _without(check: str, module: ModuleType) -> Callable[..., dict[str, str] | None]:
+    """The module's `plain_text` with a part of its last checks taken out."""
+    source = inspect.getsource(module.plain_text)
+    assert check in source
+    names = dict(vars(module))
+    exec(source.replace(check, ""), names)
+    planted: Callable[..., dict[str, str] | None] = names["plain_text"]
+    return planted
+
+
+PLANTED = {
+    "repeated names": (fastcgi.pairs, "len(variables) != len(names) or "),
+    "a cut pair": (fastcgi.pairs, "start != size or "),
+    "an empty name": (fastcgi.pairs, '"" in variables or '),
+    "an odd number of strings": (scgi, "2 * len(headers) != len(strings) or "),
+    "another SCGI": (scgi, 'headers.get("SCGI") != "1" or '),
+}
+
+
+@pytest.mark.parametrize(("module", "check"), PLANTED.values(), ids=PLANTED)
+def test_a_missing_check_would_be_found(
+    module: ModuleType, check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = fastcgi.server if module is fastcgi.pairs else scgi
+    monkeypatch.setattr(user, "plain_text", _without(check, module))
+    assert differences()[0]

@@ -36,7 +36,6 @@ from tests.peers.wire import (
     Answer,
     ask,
     begin,
-    children,
     descriptors,
     fastcgi,
     fastcgi_answer,
@@ -52,6 +51,7 @@ from tests.peers.wire import (
     stdin,
     threads,
     until,
+    workers_of,
 )
 
 LATER = {
@@ -765,11 +765,11 @@ def test_cve_2021_21703_nothing_a_worker_writes_harms_its_master(tmp_path: Path)
     """PHP-FPM's master trusted memory that its workers could write."""
     with gateway(tmp_path, workers=2) as server:
         assert request(server, {"PROBE": "scribble"}).told > 0
-        workers = children(server.process.pid)
+        workers = workers_of(server.process.pid)
         for pid in workers:
             wire.kill(pid)
         # The master still does its work: it replaces the dead and stops when it is asked.
-        until(lambda: len(children(server.process.pid) - workers) == 2, server.log_text)
+        until(lambda: len(workers_of(server.process.pid) - workers) == 2, server.log_text)
         assert request(server).status == 200
         assert server.stop() == 0
 
@@ -780,7 +780,8 @@ def test_cve_2015_9253_workers_that_die_at_once_are_replaced_ever_more_slowly(
     """PHP-FPM restarted them as fast as it could, and filled the log."""
     dies = "import os, threading\nthreading.Timer(1, os._exit, [9]).start()\ndef application(*_): ...\n"
     (tmp_path / "dies.py").write_text(dies)
-    with gateway(tmp_path, workers=2, application=str(tmp_path / "dies.py")) as server:
+    application = str(tmp_path / "dies.py")
+    with gateway(tmp_path, workers=2, lazy=True, application=application) as server:
 
         def pauses() -> list[float]:
             return [float(each) for each in re.findall(r"another in ([\d.]+) s", server.log_text())]

@@ -19,6 +19,7 @@ from gateways import environ as environs
 from gateways import errors, wsgi
 from gateways.events import EndOfResponse, Event, Request, RequestAborted, Response, ResponseBody
 from gateways.response import write_head
+from gateways.testing import expanded
 
 TEXT = [("Content-Type", "text/plain")]
 VARIABLES = {
@@ -44,6 +45,9 @@ class Answer:
         self.events: list[Event] = []
         self.faults: list[Exception] = []
         self.environ: dict[str, Any] = {}
+
+    def send(self, event: Event) -> None:
+        self.events += expanded([event])
 
     def report(self, error: Exception) -> str:
         self.faults.append(error)
@@ -90,7 +94,7 @@ def serve(application: Callable[..., Any], **changes: str) -> Answer:
     """Run `application` with the request above, its variables changed."""
     answer = Answer()
     answer.environ = environ(**changes)
-    wsgi.run(application, answer.environ, answer.events.append, request_id=1, report=answer.report)
+    wsgi.run(application, answer.environ, answer.send, request_id=1, report=answer.report)
     return answer
 
 

@@ -14,18 +14,21 @@ from hypothesis import strategies as st
 from gateways import cgi, environ, errors, events, fastcgi, scgi, wsgi
 from gateways.events import RESPONDER, Event, Request, Response
 from gateways.response import HeadParser, write_head
-from gateways.testing import Pair, bytewise, deliver, merged, whole
+from gateways.testing import Pair, bytewise, deliver, expanded, merged, whole
 from gateways.testing.strategies import (
     PROTOCOLS,
     AnyClient,
     AnyServer,
     Conversation,
+    bodies,
     broken_answers,
     broken_requests,
     client_end,
     conversations,
     cuts,
     environs,
+    mutations,
+    plain_requests,
     plausible_requests,
     records,
     requests,
@@ -33,6 +36,7 @@ from gateways.testing.strategies import (
     server_end,
 )
 from tests.doors import MemoryServer
+from tests.twins import Twins
 
 each_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
@@ -229,6 +233,131 @@ def _stray_events(conversation: Conversation) -> st.SearchStrategy[Event]:
     )
 
 
+# The short cut.  `Twins` compares after every step: what was received, what each end then sends
+# and says of itself.  Requests that it takes are drawn first, so that much of this is about it.
+
+each_byte_protocol = pytest.mark.parametrize("protocol", ["FastCGI", "SCGI"])
+
+
+def twins(protocol: str, limits: dict[str, Any] | None = None) -> Twins:
+    return Twins(lambda: server_awaiting(protocol, limits))
+
+
+@each_byte_protocol
+@given(data=st.data())
+def test_the_short_cut_is_taken_where_it_says_and_is_the_long_way(
+    protocol: str, data: st.DataObject
+) -> None:
+    request = data.draw(plain_requests(protocol))
+    pair = twins(protocol)
+    received, fault = pair.receive(request)
+    assert fault is None
+    assert isinstance(received[0], Request)
+    names = [name for name, _ in received[0].variables]
+    odd = b"wsgi." in request if protocol == "SCGI" else any(b"." in name for name in names)
+    assert pair.taken == (not odd)
+
+
+@each_byte_protocol
+@TWICE
+@given(data=st.data())
+def test_what_happens_after_the_short_cut_is_what_happens_after_the_long_way(
+    protocol: str, data: st.DataObject
+) -> None:
+    pair = twins(protocol, data.draw(st.sampled_from(LIMITS[protocol])))
+    pair.receive(data.draw(plain_requests(protocol)))
+    for step in data.draw(st.lists(_steps(protocol), max_size=8)):
+        if isinstance(step, bytes):
+            pair.receive(step)
+        else:
+            pair.send(step)
+
+
+def _steps(protocol: str) -> st.SearchStrategy[bytes | Event]:
+    ids = (1, 2) if protocol == "FastCGI" else (0,)
+    plain = plain_requests(protocol)
+    pieces = st.tuples(plain, st.integers(0, 200), st.integers(1, 200)).map(
+        lambda drawn: drawn[0][drawn[1] :][: drawn[2]]
+    )
+    received = [plain, plain, pieces, plain.flatmap(mutations), st.just(b"")]
+    if protocol == "FastCGI":
+        kinds = st.sampled_from(
+            [kind for kind in fastcgi.RecordType if kind != fastcgi.RecordType.BEGIN_REQUEST]
+        )
+        contents = st.sampled_from([b"", b"x", fastcgi.encode_pairs([(b"FCGI_MAX_CONNS", b"")])])
+        record = st.builds(fastcgi.Record, kinds, st.integers(0, 3), contents, st.integers(0, 1))
+        received.append(record.map(fastcgi.Record.encode))
+    head = ("200 OK", [("Content-Type", "text/plain")])
+    makers: list[Callable[[int], Event]] = [
+        lambda request_id: events.WholeAnswer(request_id, *head, b"hello"),
+        lambda request_id: events.WholeAnswer(request_id, *head, b"x" * 70_000),
+        lambda request_id: events.WholeAnswer(request_id, "200 OK", [("A", "b\nc")], b""),
+        lambda request_id: Response(request_id, *head),
+        lambda request_id: events.ResponseBody(request_id, b"hello"),
+        lambda request_id: events.ErrorOutput(request_id, b"oops"),
+        events.EndOfResponse,
+        lambda request_id: events.EndOfResponse(request_id, 1),
+        events.RequestAborted,
+    ]
+    sent = st.builds(
+        lambda make, request_id: make(request_id), st.sampled_from(makers), st.sampled_from(ids)
+    )
+    return st.one_of(sent, *received)
+
+
+@each_byte_protocol
+@TWICE
+@given(data=st.data())
+def test_a_damaged_request_takes_the_short_cut_only_to_the_same_events(
+    protocol: str, data: st.DataObject
+) -> None:
+    pair = twins(protocol)
+    pair.receive(data.draw(mutations(data.draw(plain_requests(protocol)))))
+    pair.receive(b"")
+
+
+@each_byte_protocol
+@given(data=st.data(), cut=cut_anyhow())
+def test_the_short_cut_makes_no_difference_to_whatever_a_server_end_hears(
+    protocol: str, data: st.DataObject, cut: Cuts
+) -> None:
+    pair = twins(protocol, data.draw(st.sampled_from(LIMITS[protocol])))
+    for piece in cut(data.draw(broken_requests(protocol))):
+        pair.receive(piece)
+    pair.receive(b"")
+
+
+@each_byte_protocol
+@given(data=st.data(), cut=cut_anyhow())
+def test_conversations_are_the_same_with_the_short_cut(
+    protocol: str, data: st.DataObject, cut: Cuts
+) -> None:
+    conversation = data.draw(conversations(protocol))
+    pair = Pair(client_end(protocol), server_end(protocol), cut=cut, short_cut=True)
+    received: list[Event] = []
+    # A request travels in one piece, so that it can come whole.
+    for event in conversation.sent:
+        pair.client.send(event)
+        if isinstance(event, events.EndOfRequest):
+            pair.pump()
+    assert merged(pair.server_events) == merged(conversation.sent)
+    received = pair.to_client(*conversation.answered)
+    assert merged(received) == merged(conversation.answered)
+
+
+@each_byte_protocol
+@given(data=st.data(), cut=cut_anyhow())
+def test_a_whole_answer_is_received_as_the_events_that_it_stands_for(
+    protocol: str, data: st.DataObject, cut: Cuts
+) -> None:
+    request_id = 1 if protocol == "FastCGI" else 0
+    pair = Pair(client_end(protocol), server_end(protocol), cut=cut, short_cut=True)
+    pair.to_server(Request(request_id, [(b"A", b"b")]), events.EndOfRequest(request_id))
+    head = data.draw(responses(request_id))
+    answer = events.WholeAnswer(request_id, head.status, head.headers, data.draw(bodies()))
+    assert merged(pair.to_client(answer)) == expanded([answer])
+
+
 # A server behind which an application stands.
 
 
@@ -355,6 +484,100 @@ def test_any_request_is_an_environ_of_strings_or_a_fault_of_the_peer(
     assert built["SCRIPT_NAME"] or built["PATH_INFO"]
     assert length is None or 0 <= length < 10**18
     assert (length is None) == built.get("wsgi.input_terminated", False)
+
+
+def plain_variables() -> st.SearchStrategy[dict[str, str]]:
+    """Variables as `Request.text` has them: any strings of latin-1, the names plain."""
+    names = st.sampled_from(
+        [
+            *("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "CONTENT_TYPE"),
+            *("CONTENT_LENGTH", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL", "REQUEST_URI"),
+            *("DOCUMENT_URI", "SCRIPT_FILENAME", "REMOTE_USER", "AUTH_TYPE", "HTTPS"),
+            *("REQUEST_SCHEME", "SERVER_ADDR", "HTTP_HOST", "HTTP_PROXY", "HTTP_CONTENT_LENGTH"),
+            *("HTTP_CONTENT_TYPE", "HTTP_TRANSFER_ENCODING", "wsgi", "MODE", "X\xff"),
+        ]
+    )
+    likely = ["", "/", "//x", "/app", "/app/x", "GET", "0", "7", "-1", "x", "on", "off", "https"]
+    likely += ["http", "HTTP", "localhost", "HTTP/1.1", "/app/x?y", "proxy:fcgi://b/", "chunked"]
+    values = st.one_of(st.sampled_from(likely), st.text("".join(map(chr, range(256))), max_size=4))
+    usual = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "CONTENT_TYPE": "",
+        "CONTENT_LENGTH": "",
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REQUEST_SCHEME": "http",
+    }
+    changes = st.dictionaries(names, st.one_of(values, st.none()), max_size=6)
+
+    def changed(start: dict[str, str], changes: dict[str, str | None]) -> dict[str, str]:
+        together = {**start, **changes}
+        return {name: value for name, value in together.items() if value is not None}
+
+    return st.builds(changed, st.sampled_from([usual, usual, {}]), changes)
+
+
+def by_every_rule(
+    variables: dict[str, str],
+    body_delimited: bool,
+    base: dict[str, object],
+    script_name: str | None,
+    local: tuple[str, str],
+    remote_user: bool,
+) -> tuple[dict[str, Any], int | None]:
+    """What `environ.build` promises, without its judgement of which rules can have an effect."""
+    request = Request(9, [], body_delimited=body_delimited)
+    built: dict[str, Any] = dict(variables)
+    environ._drop_forbidden(built)
+    environ._drop_user(built, remote_user)
+    environ._check_method(built, 9)
+    length = environ._content_length(built, request)
+    environ._set_paths(built, script_name, 9)
+    environ._fill_missing(built, local)
+    built["wsgi.url_scheme"] = environ._scheme(built)
+    if length is None:
+        built["wsgi.input_terminated"] = True
+    built.update(base)
+    return built, length
+
+
+Outcome = tuple[dict[str, Any], int | None] | str
+
+
+def outcome(build: Callable[[], tuple[dict[str, Any], int | None]]) -> Outcome:
+    try:
+        return build()
+    except errors.RemoteProtocolError as error:
+        return f"{error.status_hint} {error}"
+
+
+@TWICE
+@given(
+    plain_variables(),
+    st.booleans(),
+    st.sampled_from([None, None, "", "/", "/app", "/app/"]),
+    st.sampled_from([("", ""), ("192.0.2.1", "8080")]),
+    st.booleans(),
+)
+def test_no_rule_is_skipped_that_has_an_effect(
+    variables: dict[str, str],
+    delimited: bool,
+    script_name: str | None,
+    local: tuple[str, str],
+    remote_user: bool,
+) -> None:
+    base: dict[str, object] = {"wsgi.input": "ours", "wsgi.version": (1, 0), "MODE": "ours"}
+    more = (base, script_name, local, remote_user)
+    expected = outcome(lambda: by_every_rule(variables, delimited, *more))
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in variables.items()]
+    fresh = Request(9, pairs, body_delimited=delimited, text=dict(variables))
+    assert outcome(lambda: environ.build(fresh, *more)) == expected
+    # The text is given away by now; the variables are not.
+    assert outcome(lambda: environ.build(fresh, *more)) == expected
 
 
 @given(plausible_requests())

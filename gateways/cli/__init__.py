@@ -1,11 +1,13 @@
 """The command `gateways`.
 
 A web server waits for `gateways cgi` to start before every answer, so that command comes first
-and goes past click and rich, which the others use.
+and goes past click and rich, which the others use.  `gateways serve` goes past them where it can,
+to be small.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -27,6 +29,12 @@ def _run(arguments: list[str]) -> int:
         from gateways.cli import cgi
 
         return cgi.main(arguments[1:])
+    if arguments[:1] == ["serve"]:
+        from gateways.cli import plain, told
+
+        read = plain.read(arguments[1:], os.environ)
+        if read is not None:
+            return told.tell(lambda: plain.serve(*read))
     try:
         from gateways.cli import group
     except ModuleNotFoundError as error:

@@ -1,22 +1,16 @@
-"""The command line but for `gateways cgi`: the click group, and what errors look like.
+"""The command line but for `gateways cgi`: the click group.
 
-Every error is one line that begins with "gateways: "; only the user's own code is shown with a
-traceback.  Each command's module is imported when it is used.
+Each command's module is imported when it is used.
 """
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
-from difflib import get_close_matches
 from importlib import import_module
 
 import click
 
 import gateways
-from gateways.errors import ConfigurationError, GatewayError
-from gateways.loading import ApplicationImportError
+from gateways.cli.told import say, tell
 
 COMMANDS = {
     "serve": "gateways.cli.serve",
@@ -41,6 +35,8 @@ class _Group(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        from difflib import get_close_matches
+
         name = arguments[0]
         near = get_close_matches(name, COMMANDS, 1)
         if name not in COMMANDS and not name.startswith("-") and near:
@@ -48,10 +44,24 @@ class _Group(click.Group):
         return super().resolve_command(context, arguments)
 
 
+def _show_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted or context.resilient_parsing:
+        return
+    import platform  # with the installed version's metadata it is three megabytes
+
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    click.echo(f"gateways {gateways.__version__} ({python})")
+    context.exit()
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(
-    message=f"gateways %(version)s ({platform.python_implementation()} {platform.python_version()})",
-    version=gateways.__version__,
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the version and exit.",
 )
 def group() -> None:
     """Put any WSGI application behind any web server, over CGI, FastCGI or SCGI."""
@@ -60,23 +70,13 @@ def group() -> None:
 def main(arguments: list[str]) -> int:
     """Run a command; return the exit code, having said in a line what went wrong."""
     try:
-        result = group.main(arguments or ["--help"], prog_name="gateways", standalone_mode=False)
+        return tell(
+            lambda: group.main(arguments or ["--help"], prog_name="gateways", standalone_mode=False)
+        )
     except click.ClickException as error:
-        return _say(_words_of(error), error.exit_code)
-    except ApplicationImportError as error:
-        sys.stderr.write(error.traceback_text)
-        return _say(str(error), 2)
-    except ConfigurationError as error:
-        return _say(str(error), 2)
-    except GatewayError as error:
-        return _say(str(error), 1)
-    except (KeyboardInterrupt, click.Abort):
+        return say(_words_of(error), error.exit_code)
+    except click.Abort:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has enough.  Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return result if isinstance(result, int) else 0
 
 
 def _words_of(error: click.ClickException) -> str:
@@ -85,8 +85,3 @@ def _words_of(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and context is not None:
         words += f' (see "{context.command_path} --help")'
     return words
-
-
-def _say(words: str, code: int) -> int:
-    print(f"gateways: {words}", file=sys.stderr)
-    return code

@@ -1,20 +1,19 @@
-"""`gateways serve`: the daemon.  Its options are made from the one table in server/options.py."""
+"""`gateways serve` for click: the help, and what is wrong with a command line.
+
+Its options are made from the one table in server/options.py.  A command line in which nothing is
+wrong does not come here: see plain.py.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from gateways import server
-from gateways.errors import ConfigurationError
+from gateways.cli import plain
+from gateways.cli.plain import ENVIRONMENT_PREFIX
 from gateways.server.options import OPTIONS, Option
-
-ENVIRONMENT_PREFIX = "GATEWAYS_"
 
 
 def octal(text: str) -> int:
@@ -75,45 +74,8 @@ def _click_option(option: Option) -> click.Option:
     )
 
 
-def _default_addresses() -> tuple[str, ...]:
-    """Return descriptor 0 when whoever started us put a listening socket there."""
-    try:
-        with socket.socket(fileno=os.dup(0)) as inherited:
-            if inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return ("fcgi+fd:0",)
-    except OSError:
-        pass  # Descriptor 0 is closed, or a terminal, a pipe, a file.
-    return ()
-
-
-def check_environment(names: Iterable[str]) -> None:
-    """Refuse environment variables that are meant as options and would not be read as any.
-
-    Others that begin with the prefix are left alone: Kubernetes makes GATEWAYS_SERVICE_HOST and the
-    like for a service of that name.  Raises ConfigurationError with the right spelling.
-    """
-    known = {"BIND": "", **{option.name.upper(): option.kind for option in OPTIONS}}
-    for name in sorted(names):
-        word = name.removeprefix(ENVIRONMENT_PREFIX)
-        if word == name or word in known:
-            continue
-        negated = word.upper().removeprefix("NO_")
-        if negated != word.upper() and known.get(negated) == "bool":
-            raise ConfigurationError(
-                f"{name} in the environment is no option; write {ENVIRONMENT_PREFIX}{negated}=no"
-            )
-        near = get_close_matches(word.upper(), known, 1, 0.8)
-        if near:
-            raise ConfigurationError(
-                f"{name} in the environment is no option;"
-                f" did you mean {ENVIRONMENT_PREFIX}{near[0]}?"
-            )
-
-
 def _serve(application: str, bind: tuple[str, ...], **given: Any) -> None:
-    check_environment(os.environ)
-    options = {name: value for name, value in given.items() if value not in (None, ())}
-    server.serve(application, *(bind or _default_addresses()), **options)
+    plain.serve(application, bind, given)
 
 
 command = _Serve(

@@ -189,7 +189,7 @@ class ClientConnection(Connection):
                 self.values[name.decode("latin-1")] = value.decode("latin-1")
 
     def _receive_application(
-        self, record_type: int, request_id: int, content: bytes, last: bool
+        self, record_type: int, request_id: int, content: memoryview, last: bool
     ) -> None:
         request = self._requests.get(request_id)
         if request is None:
@@ -205,12 +205,12 @@ class ClientConnection(Connection):
             return
         if request.received == "FAILED":
             return
-        if not self._enter(request, record_type, self.RECEIVED):
+        if not self._enter(request, record_type, not content, self.RECEIVED):
             return
         if record_type == STDERR:
-            self._receive_errors(request, content)
+            self._receive_errors(request, bytes(content))
         elif content:
-            self._receive_output(request, content)
+            self._receive_output(request, bytes(content))
 
     def _receive_errors(self, request: Exchange, content: bytes) -> None:
         request_id = request.request_id

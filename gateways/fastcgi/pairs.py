@@ -9,11 +9,14 @@ An empty name is an error; what the names mean is left to others.
 from __future__ import annotations
 
 from gateways.errors import LimitExceeded, RemoteProtocolError, TruncatedMessage
+from gateways.events import repeated_names
 from gateways.fastcgi.records import local_fault, remote_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from gateways.events import PlainText
 
 
 def encode_pair(name: bytes, value: bytes) -> bytes:
@@ -46,6 +49,69 @@ def decode_pairs(
     reader.receive(data)
     reader.end()
     return reader.pairs
+
+
+def plain_text(block: bytes, max_variables: int) -> PlainText | None:
+    """Return the pairs that `block` consists of as Request's `text` and `repeated`, where it may have one.
+
+    None where a pair is cut, a name is empty or holds NUL or "." (no meta-variable does, and what
+    begins with "wsgi." is the server's), and past `max_variables`: `PairReader` tells what is wrong
+    then, if anything is.
+    """
+    text = block.decode("latin-1")
+    variables = {}
+    names = []
+    start = 0
+    size = len(block)
+    try:
+        if text.isascii():
+            # Then no length has its high bit set, so each is a single byte.  This loop is the
+            # better half of what a small request costs.
+            while start < size:
+                at = start + 2
+                value = at + block[start]
+                start = value + block[start + 1]
+                name = text[at:value]
+                names.append(name)
+                variables[name] = text[value:start]
+        else:
+            while start < size:
+                name_length = block[start]
+                value_length = block[start + 1]
+                if name_length > 127 or value_length > 127:
+                    name_length, value_length, start = _long_lengths(block, start)
+                at = start + 2
+                value = at + name_length
+                start = value + value_length
+                name = text[at:value]
+                names.append(name)
+                variables[name] = text[value:start]
+    except IndexError:
+        return None
+    joined = "".join(names)
+    if start != size or "" in variables or "\0" in joined or "." in joined:
+        return None
+    if len(names) > max_variables:
+        return None
+    if len(variables) == len(names):
+        return variables, ()
+    return variables, repeated_names(names, len(variables))
+
+
+def _long_lengths(block: bytes, start: int) -> tuple[int, int, int]:
+    """Return both lengths of the pair at `start`, and where the second ends, less 2.
+
+    IndexError where they are cut.
+    """
+    name_length = block[start]
+    if name_length > 127:
+        name_length = int.from_bytes(block[start : start + 4], "big") & 0x7FFFFFFF
+        start += 3
+    value_length = block[start + 1]
+    if value_length > 127:
+        value_length = int.from_bytes(block[start + 1 : start + 5], "big") & 0x7FFFFFFF
+        start += 3
+    return name_length, value_length, start
 
 
 class PairReader:

@@ -19,6 +19,9 @@ from gateways.events import AUTHORIZER, FILTER, RESPONDER
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeVar
+
+    Data = TypeVar("Data", bytes, memoryview)
 
 FCGI_LISTENSOCK_FILENO = 0
 FCGI_VERSION_1 = 1
@@ -143,6 +146,16 @@ class RecordReader:
     `padding_length` are those of the record being read, `record_type` 0 inside its header.
     """
 
+    __slots__ = (
+        "record_type",
+        "content_length",
+        "padding_length",
+        "_request_id",
+        "_content",
+        "_padding",
+        "_header",
+    )
+
     def __init__(self) -> None:
         self.record_type = self.content_length = self.padding_length = 0
         self._request_id = self._content = self._padding = 0
@@ -153,11 +166,11 @@ class RecordReader:
         """Whether what was read ends inside a record."""
         return bool(self._header or self._content or self._padding)
 
-    def read(self, data: bytes) -> Iterator[tuple[int, int, bytes, bool]]:
+    def read(self, data: Data) -> Iterator[tuple[int, int, Data, bool]]:
         """Yield (record type, request id, content, last), at least once for each record.
 
-        `content` is what there is of the record's content, `last` tells that it is the rest.
-        RemoteProtocolError for a version other than 1.
+        `content` is what there is of the record's content, a slice of `data`; `last` tells that it
+        is the rest.  RemoteProtocolError for a version other than 1.
         """
         position, end = 0, len(data)
         while position < end:
@@ -170,25 +183,32 @@ class RecordReader:
                 skipped = min(self._padding, end - position)
                 position += skipped
                 self._padding -= skipped
-            else:
+            elif self._header or end - position < FCGI_HEADER_LEN:
                 self.record_type = 0
                 missing = FCGI_HEADER_LEN - len(self._header)
                 self._header += data[position : position + missing]
                 position += missing
                 if position <= end:
-                    self._start()
+                    header, self._header = self._header, b""
+                    self._start(header, 0)
                     if not self._content:
-                        yield self.record_type, self._request_id, b"", True
+                        yield self.record_type, self._request_id, data[:0], True
+            else:
+                self._start(data, position)
+                position += FCGI_HEADER_LEN
+                if not self._content:
+                    yield self.record_type, self._request_id, data[:0], True
 
-    def _start(self) -> None:
-        header, self._header = self._header, b""
-        version, record_type, self._request_id, length, padding = HEADER.unpack(header)
+    def _start(self, data: Data, position: int) -> None:
+        version, record_type, request_id, length, padding = HEADER.unpack_from(data, position)
         self.record_type = record_type
+        self._request_id = request_id
         self.content_length = self._content = length
         self.padding_length = self._padding = padding
         if version != FCGI_VERSION_1:
             # Another version may lay out everything after this byte differently, so there is no
             # telling where the next record begins.
+            header = bytes(data[position : position + FCGI_HEADER_LEN])
             raise remote_fault(
                 f"record version is {version}, must be 1; the header is {header!r}", "3.3"
             )

@@ -3,6 +3,10 @@
 Each role has its table of records.  What the peer is owed on the protocol's own account (values,
 unknown types, refusals, the end of an aborted request) goes into the outbox unasked.
 
+A request that came in one piece has a short cut of its own, `receive_whole`, whose answer has one
+too.  Between the two the request exists only as a number; when anything else happens on the
+connection it is entered into the tables first, so that all other code knows one kind of request.
+
 Left to others: what the variables mean (environ), deadlines and the size of the outbox
 (gateways.server).
 """
@@ -18,19 +22,23 @@ from gateways.events import (
     EndOfResponse,
     ErrorOutput,
     Event,
+    FileRange,
     FilterData,
     Request,
     RequestAborted,
     RequestBody,
     Response,
     ResponseBody,
+    ResponseFile,
+    WholeAnswer,
 )
 from gateways.fastcgi.connection import Connection, Exchange
-from gateways.fastcgi.pairs import PairReader, decode_pairs, encode_pairs
+from gateways.fastcgi.pairs import PairReader, decode_pairs, encode_pairs, plain_text
 from gateways.fastcgi.records import (
     ABORT_REQUEST,
     BEGIN_BODY,
     BEGIN_REQUEST,
+    CONTENT_SIZE,
     DATA,
     END_BODY,
     END_REQUEST,
@@ -51,10 +59,126 @@ from gateways.fastcgi.records import (
     UNKNOWN_TYPE,
     ProtocolStatus,
     Record,
+    Role,
     local_fault,
     remote_fault,
 )
 from gateways.response import write_head
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+JOINED_SIZE = 8192
+"""Up to this size a whole answer is one buffer: copying that much costs less than another buffer."""
+
+
+def _header(record_type: int, request_id: int, length: int = 0) -> bytes:
+    return HEADER.pack(FCGI_VERSION_1, record_type, request_id, length, 0)
+
+
+def _ending(request_id: int) -> bytes:
+    """What ends a complete answer: an empty STDOUT (§3.3) and END_REQUEST (§5.5)."""
+    end = _header(END_REQUEST, request_id, END_BODY.size)
+    return _header(STDOUT, request_id) + end + END_BODY.pack(0, ProtocolStatus.REQUEST_COMPLETE)
+
+
+class _Frame:
+    """The bytes around a plain request with this id, as web servers write them.
+
+    `starts` are those up to the length of PARAMS, with what they say of FCGI_KEEP_CONN; `end` is
+    the end of PARAMS, `no_body` that with the end of an empty STDIN, `body_end` the end of STDIN.
+    `answer` begins the record of a short answer, `ending` is `_ending`.
+    """
+
+    __slots__ = ("starts", "params_end", "stdin", "stdin_end", "no_body", "answer", "ending")
+
+    def __init__(self, request_id: int) -> None:
+        begin = _header(BEGIN_REQUEST, request_id, BEGIN_BODY.size)
+        params = _header(PARAMS, request_id)
+        self.starts = {
+            begin + BEGIN_BODY.pack(Role.RESPONDER, flags) + params[:4]: bool(flags)
+            for flags in (0, FCGI_KEEP_CONN)
+        }
+        self.params_end = params
+        self.stdin_end = _header(STDIN, request_id)
+        self.stdin = self.stdin_end[:4]
+        self.no_body = self.params_end + self.stdin_end
+        self.answer = _header(STDOUT, request_id)[:4]
+        self.ending = _ending(request_id)
+
+
+# A plain number for what most records are compared with: an enumeration's member costs more.
+_STDIN = int(STDIN)
+
+# Nearly every web server gives every request this id, since it sends one at a time.
+_USUAL = _Frame(1)
+_USUAL_STARTS = _USUAL.starts
+
+
+class Limits:
+    """The options of a server end, checked against once and shared by all its connections."""
+
+    __slots__ = (
+        "max_variables",
+        "max_variable_bytes",
+        "max_open_requests",
+        "mpxs_conns",
+        "roles",
+        "values",
+        "whole_bytes",
+    )
+
+    def __init__(
+        self,
+        max_variables: int,
+        max_variable_bytes: int,
+        max_open_requests: int,
+        max_conns: int,
+        max_reqs: int,
+        mpxs_conns: bool,
+        roles: tuple[str, ...],
+    ) -> None:
+        self.max_variables = max_variables
+        self.max_variable_bytes = max_variable_bytes
+        self.max_open_requests = max_open_requests
+        self.mpxs_conns = mpxs_conns
+        self.roles = roles
+        self.values = {
+            FCGI_MAX_CONNS.encode(): b"%d" % max_conns,
+            FCGI_MAX_REQS.encode(): b"%d" % max_reqs,
+            FCGI_MPXS_CONNS.encode(): b"%d" % mpxs_conns,
+        }
+        # What `receive_whole` may take of PARAMS; nothing where every responder is refused.
+        served = RESPONDER in roles and max_open_requests > 0
+        self.whole_bytes = max_variable_bytes if served else 0
+
+    def connection(self) -> ServerConnection:
+        """Return the server end of a new connection."""
+        connection = ServerConnection.__new__(ServerConnection)
+        connection._start(self)
+        return connection
+
+
+def _whole_body(data: bytes, start: int, frame: _Frame) -> bytes | None:
+    """Return the body that stands whole from `start` on, behind the end of PARAMS; else None."""
+    if data[start : start + 8] != frame.params_end:
+        return None
+    parts = []
+    start += 8
+    size = len(data)
+    while size - start > 8:
+        if data[start : start + 4] != frame.stdin:
+            return None
+        content = start + 8
+        end = content + data[start + 4] * 256 + data[start + 5]
+        if end == content:
+            return None
+        parts.append(data[content:end])
+        start = end + data[start + 6]
+    if data[start:] != frame.stdin_end:
+        return None
+    return b"".join(parts)
 
 
 def _refusal(reason: str) -> bytes:
@@ -74,7 +198,11 @@ class ServerConnection(Connection):
     up.  Without an error the peer aborted it: end it, unless its Request never came, since then
     this object has ended it already.  After a fault of the connection the answers to open requests
     may still be sent.
+
+    Where many connections are made with the same options, `factory` makes each at less cost.
     """
+
+    __slots__ = ("_limits", "_whole_id", "_whole_keep_conn", "_mixed", "_parts", "_parts_id")
 
     RECEIVED = {
         RESPONDER: {
@@ -103,11 +231,13 @@ class ServerConnection(Connection):
         "HEAD": {
             Response: "BODY",
             ErrorOutput: "HEAD",
+            WholeAnswer: "ENDED",
             EndOfResponse: "ENDED",
             RequestAborted: "ENDED",
         },
         "BODY": {
             ResponseBody: "BODY",
+            ResponseFile: "BODY",
             ErrorOutput: "BODY",
             EndOfResponse: "ENDED",
             RequestAborted: "ENDED",
@@ -135,20 +265,61 @@ class ServerConnection(Connection):
         mpxs_conns: bool = True,
         roles: tuple[str, ...] = (RESPONDER, AUTHORIZER, FILTER),
     ) -> None:
-        super().__init__()
-        self._max_variables = max_variables
-        self._max_variable_bytes = max_variable_bytes
-        self._max_open_requests = max_open_requests
-        self._mpxs_conns = mpxs_conns
-        self._roles = roles
-        self._values = {
-            FCGI_MAX_CONNS.encode(): b"%d" % max_conns,
-            FCGI_MAX_REQS.encode(): b"%d" % max_reqs,
-            FCGI_MPXS_CONNS.encode(): b"%d" % mpxs_conns,
-        }
+        self._start(
+            Limits(
+                max_variables,
+                max_variable_bytes,
+                max_open_requests,
+                max_conns,
+                max_reqs,
+                mpxs_conns,
+                roles,
+            )
+        )
+
+    @staticmethod
+    def factory(
+        *,
+        max_variables: int = 1000,
+        max_variable_bytes: int = 131072,
+        max_open_requests: int = 64,
+        max_conns: int = 1,
+        max_reqs: int = 1,
+        mpxs_conns: bool = True,
+        roles: tuple[str, ...] = (RESPONDER, AUTHORIZER, FILTER),
+    ) -> Callable[[], ServerConnection]:
+        """Return a function that makes connections with these options, cheaper than the class does."""
+        return Limits(
+            max_variables,
+            max_variable_bytes,
+            max_open_requests,
+            max_conns,
+            max_reqs,
+            mpxs_conns,
+            roles,
+        ).connection
+
+    def _start(self, limits: Limits) -> None:
+        self._open_connection()
+        self._limits = limits
+        # The request that `receive_whole` took, 0 for none, until it is answered or entered.
+        self._whole_id = 0
+        self._whole_keep_conn = False
+        # Whether anything has happened but whole requests and their whole answers.
+        self._mixed = False
+        # Pieces of a body that came together, and whose they are: they become one event.
+        self._parts: list[memoryview] = []
+        self._parts_id = 0
 
     def want_body(self, request_id: int, /) -> None:
         """Do nothing: the web server sends the body unasked."""
+
+    @property
+    def must_close(self) -> bool:
+        """True after a fault of the connection; and, once no request is open, after one without
+        FCGI_KEEP_CONN (§5.1) and after end of file."""
+        # Until something else happens a connection with a whole request is as open as a new one.
+        return self._mixed and self._is_over()
 
     @property
     def head_pending(self) -> bool:
@@ -159,6 +330,77 @@ class ServerConnection(Connection):
         late = ABORT_REQUEST <= self._reader.record_type <= DATA
         return self._reader.inside and not late
 
+    def receive_whole(self, data: bytes, /) -> tuple[Request, bytes] | None:
+        """Take one whole plain request of a responder; return it and its body, or None.
+
+        Plain is what `plain_text` takes, in one PARAMS record, with its STDIN complete and nothing
+        behind it, on a connection where nothing else is under way.  With None nothing has changed:
+        `receive_data` takes the same bytes.
+        """
+        if self._whole_id or (self._mixed and not self._is_idle()):
+            return None
+        request_id, frame = 1, _USUAL
+        keep_conn = _USUAL_STARTS.get(data[:20])
+        size = len(data)
+        if keep_conn is None:
+            if size < 40 or data[2:4] == b"\0\0":
+                return None
+            request_id = int.from_bytes(data[2:4], "big")
+            frame = _Frame(request_id)
+            keep_conn = frame.starts.get(data[:20])
+            if keep_conn is None:
+                return None
+        if size < 40:
+            return None
+        end = 24 + data[20] * 256 + data[21]
+        rest = end + data[22]
+        if size - rest == 16 and data[rest:] == frame.no_body:
+            body = b""
+        else:
+            found = _whole_body(data, rest, frame)
+            if found is None:
+                return None
+            body = found
+        limits = self._limits
+        block = data[24:end]
+        if not block or len(block) > limits.whole_bytes:
+            return None
+        plain = plain_text(block, limits.max_variables)
+        if plain is None:
+            return None
+        text, repeated = plain
+        self._whole_id = request_id
+        self._whole_keep_conn = keep_conn
+        variables = (decode_pairs, block)
+        return Request(request_id, variables, RESPONDER, True, keep_conn, text, repeated), body
+
+    def receive_data(self, data: bytes | memoryview, /) -> list[Event]:
+        """Take what was received, b"" at end of file; return the events it completed.
+
+        Raises RemoteProtocolError for a fault that ends the connection.  Whatever comes after
+        that, after end of file or once `must_close` is true is ignored.  Of a memoryview nothing is
+        kept: what it shows may change afterwards.
+        """
+        self._mixed = True
+        if self._whole_id:
+            self._enter_whole()
+        return Connection.receive_data(self, data)
+
+    def _is_idle(self) -> bool:
+        """Whether the next byte begins a record, no request is open, and another may be."""
+        over = self._at_end or self._closed or self._close_when_idle
+        self._mixed = bool(over or self._requests or self._reader.inside)
+        return not self._mixed
+
+    def _enter_whole(self) -> None:
+        """Enter the request that `receive_whole` took into the tables."""
+        request_id = self._whole_id
+        self._whole_id = 0
+        self._mixed = True
+        self._requests[request_id] = Exchange(
+            request_id, RESPONDER, self._whole_keep_conn, received="READ", sent="HEAD"
+        )
+
     def send(self, event: Event, /) -> None:
         """Put the records of `event` into the outbox.
 
@@ -167,15 +409,33 @@ class ServerConnection(Connection):
         appStatus 1 where the peer aborted it or others are open; otherwise it ends the connection,
         without FCGI_END_REQUEST, since web servers ignore appStatus.
         """
+        if self._whole_id:
+            if isinstance(event, WholeAnswer) and event.request_id == self._whole_id:
+                self._answer_whole(event)
+                self._whole_id = 0
+                if not self._whole_keep_conn:
+                    self._close_when_idle = self._mixed = True
+                return
+            self._enter_whole()
         request, after = self._next_sent(event)
         request_id = event.request_id
         if isinstance(event, ResponseBody):
             self._write(STDOUT, request_id, event.data)
+        elif isinstance(event, ResponseFile):
+            self._write_file(event)
         elif isinstance(event, Response):
-            self._write(STDOUT, request_id, write_head(event.status, event.headers))
+            self._write(STDOUT, request_id, event.head or write_head(event.status, event.headers))
         elif isinstance(event, ErrorOutput):
             request.has_errors = request.has_errors or bool(event.data)
             self._write(STDERR, request_id, event.data)
+        elif isinstance(event, WholeAnswer) and not request.has_errors:
+            self._answer_whole(event)
+            self._forget(request_id, request.keep_conn)
+        elif isinstance(event, WholeAnswer):
+            self._write(STDOUT, request_id, event.head or write_head(event.status, event.headers))
+            self._write(STDOUT, request_id, event.data)
+            request.sent = "BODY"
+            self._end(request, 0, ProtocolStatus.REQUEST_COMPLETE)
         elif isinstance(event, EndOfResponse):
             self._end(request, event.app_status, event.protocol_status)
         elif request.received == "ABORTED" or len(self._requests) > 1:
@@ -185,6 +445,42 @@ class ServerConnection(Connection):
             del self._requests[request_id]
             self._closed = True
         request.sent = after
+
+    def _answer_whole(self, event: WholeAnswer) -> None:
+        """Put a whole answer into the outbox: one buffer where it is short, no copy where it is long."""
+        request_id = event.request_id
+        head = event.head or write_head(event.status, event.headers)
+        data = event.data
+        size = len(head) + len(data)
+        frame = _USUAL if request_id == 1 else _Frame(request_id)
+        if size <= JOINED_SIZE:
+            length = size.to_bytes(2, "big")
+            self._outbox.append(b"".join((frame.answer, length, b"\0\0", head, data, frame.ending)))
+        else:
+            self._write_parts(request_id, head, data)
+            self._outbox.append(frame.ending)
+
+    def _write_parts(self, request_id: int, head: bytes, data: bytes) -> None:
+        """Put a head and its body into the outbox, as much of the body as fits in the same record."""
+        room = CONTENT_SIZE - len(head)
+        if room <= 0 or not data:
+            self._write(STDOUT, request_id, head)
+            self._write(STDOUT, request_id, data)
+            return
+        first = data if len(data) <= room else memoryview(data)[:room]
+        self._outbox.append(_header(STDOUT, request_id, len(head) + len(first)) + head)
+        self._outbox.append(first)
+        if len(data) > room:
+            self._write(STDOUT, request_id, memoryview(data)[room:])
+
+    def _write_file(self, event: ResponseFile) -> None:
+        """Put records into the outbox whose content is in a file."""
+        offset, end = event.offset, event.offset + event.count
+        while offset < end:
+            count = min(end - offset, CONTENT_SIZE)
+            self._outbox.append(_header(STDOUT, event.request_id, count))
+            self._outbox.append(FileRange(event.descriptor, offset, count))
+            offset += count
 
     def _end(self, request: Exchange, app_status: int, protocol_status: int) -> None:
         request_id = request.request_id
@@ -206,6 +502,9 @@ class ServerConnection(Connection):
     ) -> None:
         header = HEADER.pack(FCGI_VERSION_1, END_REQUEST, request_id, END_BODY.size, 0)
         self._outbox.append(header + END_BODY.pack(app_status, protocol_status))
+        self._forget(request_id, keep_conn)
+
+    def _forget(self, request_id: int, keep_conn: bool) -> None:
         # From here on the id is inactive, and whatever else comes for it is ignored (§3.3) until a
         # BEGIN_REQUEST, like that of an id never seen: nothing needs to be remembered.
         self._requests.pop(request_id, None)
@@ -225,12 +524,30 @@ class ServerConnection(Connection):
         if any(value for _, value in asked):
             raise remote_fault("FCGI_GET_VALUES holds a value, must hold names only", "4.1")
         # A name that is not understood is left out (§4.1).
-        known = [(name, self._values[name]) for name in dict(asked) if name in self._values]
+        known = [
+            (name, self._limits.values[name]) for name in dict(asked) if name in self._limits.values
+        ]
         self._outbox.append(Record(GET_VALUES_RESULT, content=encode_pairs(known)).encode())
 
+    def _receive(self, data: bytes | memoryview) -> None:
+        try:
+            Connection._receive(self, data)
+        finally:
+            if self._parts:
+                self._join_parts()
+
+    def _join_parts(self) -> None:
+        """Make an event of the pieces of a body that have gathered."""
+        parts = self._parts
+        body = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+        self._events.append(RequestBody(self._parts_id, body))
+        parts.clear()
+
     def _receive_application(
-        self, record_type: int, request_id: int, content: bytes, last: bool
+        self, record_type: int, request_id: int, content: memoryview, last: bool
     ) -> None:
+        if self._parts and (record_type != _STDIN or request_id != self._parts_id or not content):
+            self._join_parts()
         if record_type == BEGIN_REQUEST:
             self._check_size(BEGIN_REQUEST, "5.1")
             body = self._gather(content, last)
@@ -243,19 +560,23 @@ class ServerConnection(Connection):
         if request is None or request.received in ("ABORTED", "FAILED"):
             return
         before = request.received
-        if not self._enter(request, record_type, self.RECEIVED[request.role]):
+        if record_type == _STDIN and content and before == "STDIN":
+            # In every role the table has it stay there: this saves looking it up for each record.
+            self._parts.append(content)
+            self._parts_id = request_id
+            return
+        if not self._enter(request, record_type, not content, self.RECEIVED[request.role]):
             return
         if request.sent == "UNREAD" and request.received != "STDIN":
             request.sent = "HEAD"
         if record_type == PARAMS:
-            self._receive_params(request, content)
+            self._receive_params(request, bytes(content), last)
         elif record_type == ABORT_REQUEST:
             if request.sent == "UNANNOUNCED":
                 self._end_request(request_id, request.keep_conn, 1, ProtocolStatus.REQUEST_COMPLETE)
             self._events.append(RequestAborted(request_id))
         elif content and before != "READ":
-            data = RequestBody if record_type == STDIN else FilterData
-            self._events.append(data(request_id, content))
+            self._events.append(FilterData(request_id, bytes(content)))
         elif before != "READ" and request.received == "READ":
             self._events.append(EndOfRequest(request_id))
 
@@ -266,15 +587,14 @@ class ServerConnection(Connection):
         number, flags = BEGIN_BODY.unpack(body)
         keep_conn = bool(flags & FCGI_KEEP_CONN)
         role = ROLES.get(number)
-        if role is None or role not in self._roles:
+        if role is None or role not in self._limits.roles:
             self._refuse(request_id, keep_conn, ProtocolStatus.UNKNOWN_ROLE)
-        elif self._requests and not self._mpxs_conns:
+        elif self._requests and not self._limits.mpxs_conns:
             self._refuse(request_id, keep_conn, ProtocolStatus.CANT_MPX_CONN)
-        elif len(self._requests) >= self._max_open_requests:
+        elif len(self._requests) >= self._limits.max_open_requests:
             self._refuse(request_id, keep_conn, ProtocolStatus.OVERLOADED)
         else:
             request = Exchange(request_id, role, keep_conn, received="PARAMS", sent="UNANNOUNCED")
-            request.pairs = PairReader(self._max_variables, self._max_variable_bytes, request_id)
             self._requests[request_id] = request
 
     def _refuse(self, request_id: int, keep_conn: bool, status: ProtocolStatus) -> None:
@@ -282,23 +602,47 @@ class ServerConnection(Connection):
         self._write_empty(STDOUT, request_id)
         self._end_request(request_id, keep_conn, 0, status)
 
-    def _receive_params(self, request: Exchange, content: bytes) -> None:
+    def _receive_params(self, request: Exchange, content: bytes, last: bool) -> None:
         try:
             if content:
-                request.pairs.receive(content)
+                self._receive_pairs(request, content, last)
                 return
-            request.pairs.end()
+            if request.pairs is not None:
+                request.pairs.end()
         except RemoteProtocolError as error:
             self._fail(request, error)
             return
-        request_id, role = request.request_id, request.role
+        request_id, role, keep_conn = request.request_id, request.role, request.keep_conn
         request.sent = "UNREAD" if role == FILTER else "HEAD"
         # An empty STDIN ends the body of a responder and a filter (§6.2); authorizers have none.
-        self._events.append(
-            Request(request_id, request.pairs.pairs, role, role != AUTHORIZER, request.keep_conn)
-        )
+        delimited = role != AUTHORIZER
+        if request.plain is not None:
+            variables = (decode_pairs, request.block)
+            event = Request(request_id, variables, role, delimited, keep_conn, *request.plain)
+        else:
+            pairs = request.pairs.pairs if request.pairs is not None else []
+            event = Request(request_id, pairs, role, delimited, keep_conn)
+        self._events.append(event)
         if request.received == "READ":
             self._events.append(EndOfRequest(request_id))
+
+    def _receive_pairs(self, request: Exchange, content: bytes, last: bool) -> None:
+        """Take some of the PARAMS stream; nearly always it is one record, and plain."""
+        limits = self._limits
+        if request.pairs is None:
+            first = request.plain is None
+            if first and last and len(content) <= limits.max_variable_bytes:
+                request.block = content
+                request.plain = plain_text(content, limits.max_variables)
+                if request.plain is not None:
+                    return
+            request.pairs = PairReader(
+                limits.max_variables, limits.max_variable_bytes, request.request_id
+            )
+            if not first:
+                request.plain = None
+                request.pairs.receive(request.block)
+        request.pairs.receive(content)
 
     def _fail(self, request: Exchange, error: RemoteProtocolError) -> None:
         super()._fail(request, error)

@@ -1,90 +1,84 @@
 """A request's body on its way from the thread that reads the socket to the one that runs the application.
 
-The pump feeds it; the application's thread takes from it.  What has arrived and is not taken is
-held in memory up to HIGH_WATER bytes.  Past that the pump stops reading the connection, when the
-request is alone on it.  When others share the connection, stopping would hold them up too, for
-FastCGI has no flow control per request: then the rest goes to a private temporary file.
+The pump feeds it; the application's thread takes from it.  Until the application starts everything
+is kept: `body_memory` bytes in memory, what goes beyond in a private temporary file.  From then on
+the pump stops reading the connection while HIGH_WATER bytes wait, when the request is alone on it.
+When others share the connection, stopping would hold them up too, for FastCGI has no flow control
+per request: then the rest goes to files as well.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import tempfile
 import threading
 from collections import deque
 
 from gateways import errors
+from gateways.server.options import Options
+from gateways.server.spool import Spool, SpoolFile
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 HIGH_WATER = 262144
-"""Bytes held in memory before the pump is told that the body is full; four reads' worth."""
-
-MAX_SPOOLED = 64 * 1024 * 1024
-"""Bytes of one body that may wait in a file; the web servers' own limits for bodies are far lower."""
-
+"""Bytes of a body under way that are held in memory before the pump is told that it is full."""
 
 SEGMENT = 16 * 1024 * 1024
-"""Bytes after which a body goes on in another file."""
+"""Bytes after which a body under way goes on in another file, so that what has been read is freed."""
 
 
 class Body:
     """Bytes in, bytes out, with an end, a declared length, and an error that wakes the reader."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool, options: Options, declared: int | None) -> None:
+        self._spool = spool
+        self._options = options
         self._lock = threading.Lock()
         self._pieces: deque[bytes] = deque()
         self._in_memory = 0
-        self._segments: deque[_Segment] = deque()
+        self._waiting = 0  # bytes in memory and in files
+        self._files: deque[SpoolFile] = deque()
         self._waiter = -1
+        self.declared = declared
         self.received = 0
-        self.declared: int | None = None
+        self.started = False
         self.ended = False
         self.error: Exception | None = None
 
     @property
     def full(self) -> bool:
-        """Whether more is waiting in memory than the application's pace deserves."""
-        return self._in_memory > HIGH_WATER
+        """Whether more is waiting than the application's pace deserves."""
+        return self.started and self._waiting > HIGH_WATER
 
     def feed(self, data: bytes, spill: bool) -> None:
-        """Add bytes that arrived; with `spill`, past HIGH_WATER they go to a file."""
+        """Add bytes that arrived.  With `spill` what is too much for memory goes to a file."""
         with self._lock:
             self.received += len(data)
             if self.error is not None:
                 return
             if self.declared is not None and self.received > self.declared:
-                self._fail(
-                    errors.LimitExceeded(
-                        f"the body is longer than its CONTENT_LENGTH of {self.declared} bytes",
-                        rule="RFC 3875 4.2",
-                        status_hint=400,
-                    )
-                )
-            elif self._segments or (spill and self.full):
-                self._spool(data)
+                self._fail(self._too_long())
+            elif self._files or ((spill or not self.started) and self._is_too_much(data)):
+                self._store(data)
             else:
                 self._pieces.append(data)
                 self._in_memory += len(data)
+            self._waiting += len(data)
             self._wake()
-
-    def declare(self, length: int | None) -> None:
-        """Set the length that the meta-variables declare; None when they declare none."""
-        with self._lock:
-            self.declared = length
-            self._check_end()
-            if length is not None and self.received > length:
-                self._fail(
-                    errors.LimitExceeded(
-                        f"the body has {self.received} bytes or more, its CONTENT_LENGTH says {length}",
-                        rule="RFC 3875 4.2",
-                        status_hint=400,
-                    )
-                )
 
     def end(self) -> None:
         """The peer has sent the whole body."""
         with self._lock:
             self.ended = True
-            self._check_end()
+            if self.declared is not None and self.received < self.declared:
+                self._fail(
+                    errors.TruncatedMessage(
+                        f"the body ended after {self.received} of {self.declared} bytes",
+                        rule="RFC 3875 4.2",
+                    )
+                )
             self._wake()
 
     def abort(self, error: Exception) -> None:
@@ -92,18 +86,36 @@ class Body:
         with self._lock:
             self._fail(error)
 
+    def start(self) -> BinaryIO | None:
+        """The application starts.  Return the body as a stream that can seek, if it is all here."""
+        with self._lock:
+            self.started = True
+            if not self.ended or self.error is not None:
+                return None
+            if not self._files:
+                whole = b"".join(self._pieces)
+                self._pieces.clear()
+                self._in_memory = self._waiting = 0
+                return io.BytesIO(whole)
+            # All of it was written by `_store` before the start, so it is one file.
+            self._files[0].file.seek(0)
+            return self._files[0].file
+
     def take(self) -> bytes | None:
         """Return the next piece; `b""` at the end, None when nothing has arrived yet.
 
         Raises RequestAborted once the body has failed and what arrived before has been taken.
         """
         with self._lock:
+            if self._is_stored():
+                piece = self._from_file()
+                self._waiting -= len(piece)
+                return piece
             if self._pieces:
                 piece = self._pieces.popleft()
                 self._in_memory -= len(piece)
+                self._waiting -= len(piece)
                 return piece
-            if self._is_stored():
-                return self._from_file()
             if self.error is not None:
                 raise errors.RequestAborted(str(self.error))
             return b"" if self.ended else None
@@ -123,19 +135,21 @@ class Body:
         with self._lock:
             self._pieces.clear()
             self._in_memory = 0
-            while self._segments:
-                self._segments.popleft().close()
+            while self._files:
+                self._files.popleft().close()
             if self.error is None:
                 self.error = errors.RequestAborted("the request is over")
 
-    def _check_end(self) -> None:
-        if self.ended and self.declared is not None and self.received < self.declared:
-            self._fail(
-                errors.TruncatedMessage(
-                    f"the body ended after {self.received} of {self.declared} bytes",
-                    rule="RFC 3875 4.2",
-                )
-            )
+    def _is_too_much(self, data: bytes) -> bool:
+        room = HIGH_WATER if self.started else self._options.body_memory
+        return self._in_memory + len(data) > room
+
+    def _too_long(self) -> errors.RemoteProtocolError:
+        return errors.LimitExceeded(
+            f"the body is longer than its CONTENT_LENGTH of {self.declared} bytes",
+            rule="RFC 3875 4.2",
+            status_hint=400,
+        )
 
     def _fail(self, error: Exception) -> None:
         if self.error is None:
@@ -146,66 +160,54 @@ class Body:
         if self._waiter >= 0:
             os.eventfd_write(self._waiter, 1)
 
-    def _spool(self, data: bytes) -> None:
-        waiting = sum(segment.waiting for segment in self._segments)
+    def _store(self, data: bytes) -> None:
+        most = max(self._options.max_spooled_body, HIGH_WATER)
         try:
-            if waiting + len(data) > MAX_SPOOLED:
-                raise OSError(f"over {MAX_SPOOLED} bytes of the body wait to be read")
-            if not self._segments or self._segments[-1].written >= SEGMENT:
-                self._segments.append(_Segment())
-            self._segments[-1].write(data)
-        except OSError as error:
+            if self.started and self._waiting + len(data) > most:
+                raise errors.LimitExceeded(
+                    f"over {most} bytes of the body wait for an application that does not read them",
+                    status_hint=503,
+                )
+            if not self._files or (self.started and self._files[-1].size >= SEGMENT):
+                self._files.append(self._spool.file())
+            file = self._files[-1]
+            while self._pieces:
+                # They came before: a body is in memory or in files, never in both.
+                piece = self._pieces.popleft()
+                self._in_memory -= len(piece)
+                file.write(piece)
+            file.write(data)
+        except errors.LimitExceeded as error:
             # A full disk is this request's misfortune; whoever reads the socket just now, and all
             # others on it, have nothing to do with it.
-            self._fail(errors.LimitExceeded(f"the body cannot be stored: {error}", status_hint=503))
+            self._fail(error)
 
     def _from_file(self) -> bytes:
-        segment = self._segments[0]
         try:
-            piece = segment.read()
+            return self._files[0].take()
         except OSError as error:
             self._fail(errors.RequestAborted(f"the stored body cannot be read: {error}"))
             raise errors.RequestAborted(str(self.error)) from error
-        return piece
 
     def _is_stored(self) -> bool:
         """Whether something waits in a file; lets go of files that have been read."""
-        while self._segments and not self._segments[0].waiting:
-            self._segments.popleft().close()
-        return bool(self._segments)
+        while self._files and not self._files[0].waiting:
+            self._files.popleft().close()
+        return bool(self._files)
 
 
-class _Segment:
-    """A private temporary file that holds a part of a body.
-
-    It is closed, and its space free, when the part has been read: so what a body takes on disk
-    follows what waits, not what has passed.
-    """
+class _Complete(Body):
+    """The body of every request that came whole: there is nothing to feed, to abort or to close."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="gateways-", buffering=0)  # noqa: SIM115 - it lives as long as the segment
-        self.written = 0
-        self._read = 0
+        super().__init__(Spool(0, "/"), Options(), None)
+        self.ended = self.started = True
 
-    @property
-    def waiting(self) -> int:
-        """Bytes that were written and not read."""
-        return self.written - self._read
-
-    def write(self, data: bytes) -> None:
-        """Append `data`; OSError when the disk is full."""
-        rest = memoryview(data)
-        while rest:
-            count = os.pwrite(self._file.fileno(), rest, self.written)
-            self.written += count
-            rest = rest[count:]
-
-    def read(self) -> bytes:
-        """Return up to 64 KiB of what waits."""
-        piece = os.pread(self._file.fileno(), min(65536, self.waiting), self._read)
-        self._read += len(piece)
-        return piece
+    def abort(self, error: Exception) -> None:
+        """Do nothing: it is all here."""
 
     def close(self) -> None:
-        """Give the space back."""
-        self._file.close()
+        """Do nothing: it is shared."""
+
+
+COMPLETE = _Complete()

@@ -1,4 +1,4 @@
-"""One accepted connection: the socket, its codec, and the requests open on it.
+"""One accepted connection: the descriptor, its codec, and the requests open on it.
 
 Any thread of the worker may meet this object at any time, so the contract is written down:
 
@@ -7,38 +7,45 @@ Any thread of the worker may meet this object at any time, so the contract is wr
   it looks at `_pending` again after letting go.  No wake-up is lost and nobody ever waits for the
   read lock in order to read.
 - The read lock covers recv and demultiplexing, never the application.
-- The *write lock* keeps the bytes of one `send` together.  It may be held for as long as the peer
-  is slow to read.  Bytes that the protocol owes on its own account are sent by whoever reads, if
-  the write lock is free, and otherwise by its holder (`_owed`, in the same way as `_pending`).
-- `_lock` guards the codec and this object's state.  It is held briefly and innermost.
-- Reading stops (`_paused`) while a body is full or the peer leaves owed bytes unread; whoever
-  makes room reads again.
-- The descriptor is closed only when no request runs, under both locks, so no thread is ever in a
-  system call on a number that has been given to somebody else.
+- `_lock` guards the codec, this object's state and the order of what is sent (sending.py).  It is
+  innermost, and nobody waits for a peer while holding it.  While no request is open the codec
+  belongs to whoever holds the read lock: the commonest request is taken in without `_lock`.
+- Reading stops (`_paused`) while a body is full or the peer leaves owed bytes or finished answers
+  unread; whoever makes room reads again.
+- The descriptor is closed only when no job runs, under both locks, so no thread is ever in a system
+  call on a number that has been given to somebody else.
+
+A connection that brings one whole request and does not stay is never registered at all: the thread
+that accepted it reads, answers and closes.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from gateways import errors, events
-from gateways.interface import ServerConnection
 from gateways.server.body import Body
 from gateways.server.exchange import Exchange, Refusal
 from gateways.server.log import log
+from gateways.server.sending import Sending, Turn
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from gateways.interface import ServerConnection
+    from gateways.server.sending import Job
     from gateways.server.worker import Worker
 
 RECEIVE_SIZE = 65536
 """Bytes asked for at once.  Above 64 KiB the interpreter maps fresh memory for each call."""
+
+BODY_SIZE = 262144
+"""Bytes asked for at once, into memory that is kept, where bodies are on their way."""
 
 READS_AT_ONCE = 16
 """After this many reads in a row a connection goes to the end of the queue, so that a peer who
@@ -47,9 +54,6 @@ never stops sending takes no thread from the others."""
 MAX_OWED = 65536
 """Bytes of automatic replies that may wait for a peer who does not read them."""
 
-START_AT = 65536
-"""A request starts when it is complete, or when this much of its body is waiting."""
-
 LINGER_SECONDS = 5.0
 """How long an answered peer may go on sending before the connection is cut under it.  Closing at
 once would reset the connection and could take the answer with it."""
@@ -57,62 +61,119 @@ once would reset the connection and could take the answer with it."""
 FIRST_WORD_SECONDS = 1.0
 """How long a stopping server waits for the first byte of a connection it has just accepted."""
 
+EPOLLIN = select.EPOLLIN
 HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-Job = Callable[[], None]
 
-
-class Connection:
+class Connection(Sending):
     """A connection from a web server.  `worker` is what it belongs to."""
+
+    # As in Sending, what most connections never change stands here.
+    deadline = 0.0  # by when a head that has begun must be complete; 0 for none
+    used = 0.0  # when it last finished something, to the second
+    _accepted_at = 0.0
+    _silent = True
+    _pending = False
+    _overloaded = False  # special: it was accepted only to be told that there is no room
+    _faulty = False  # special: the peer broke the protocol; close after the last answer
+    _finished = False  # special: this side wants no more requests
+    _lingering = False  # special
+    _refusing = 0  # special where it is not 0: refusals that are not answered yet
+    _unread = False  # an answered request's body was still on its way
 
     def __init__(
         self,
         worker: Worker,
-        sock: socket.socket,
+        descriptor: int,
+        family: int,
         codec: ServerConnection,
         peer: tuple[str, str],
         local: tuple[str, str],
     ) -> None:
         self.worker = worker
-        self.sock = sock
-        self.descriptor = sock.fileno()
+        self.descriptor = descriptor
+        self.family = family
         self.codec = codec
         self.peer = peer
         self.local = local
-        self._accepted_at = time.monotonic()
-        self.deadline = self._accepted_at + worker.options.head_timeout
-        self._silent = True
-        self.closed = False
-        self._exchanges: dict[int, Exchange] = {}
-        self._running = 0
-        self._unsent: list[bytes] = []
-        self._unsent_size = 0
-        self._watching_output = False
-        self._pending = False
-        self._paused = False
-        self._owed = False
-        self._hang_up = False
-        self._ended = False  # the peer sends nothing more
-        self._dead = False  # nothing more can be sent to the peer
-        self._faulty = False  # the peer broke the protocol; close after the last answer
-        self._finished = False  # this side wants no more requests
-        self._lingering = False
-        self._broken_off = False  # the only answer was given up half-way
-        self._answered = 0
-        self._unread = False  # an answered request's body was still on its way
+        self._exchanges = {}
+        self._active = set()
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
-        self._write_lock = threading.Lock()
 
     # What the worker's loop calls.
 
-    def on_event(self, mask: int) -> list[Job]:
-        """React to what epoll reported; return the jobs that became ready."""
+    def on_accept(self) -> None:
+        """Read what a new connection has brought, and answer it or register the connection."""
+        ready: list[Job] = []
+        try:
+            exchange = self._read_request(ready)  # no other thread can know of the connection yet
+        except Exception:
+            self._on_internal_error()
+            self._close_when_over()
+            return
+        if exchange is not None and self._closes and not self._pending:
+            exchange.run()
+            return
+        self.enrol()
+        if exchange is None:
+            self.worker.run_first([*ready, *self.pump(to_the_end=True)])
+        else:
+            # An edge may have come between registering and being found; see Worker.register.
+            self.worker.submit([Turn(self, self._read_on)])
+            exchange.run()
+
+    def enrol(self) -> None:
+        """Have the epoll watch the connection from now on."""
+        now = time.monotonic()
+        self._accepted_at = self.used = now
+        if self._silent or self.codec.head_pending:
+            self.deadline = now + self.worker.options.head_timeout
+        self.worker.register(self)
+
+    def overload(self) -> None:
+        """Answer no request on this new connection: there is no room for it."""
+        self._overloaded = self._special = True
+
+    def serve(self, mask: int) -> None:
+        """React to what epoll reported, and run the first application that becomes ready here.
+
+        Most events bring one whole request to a connection where nothing else is under way; that
+        is what stands here.  Everything else is `pump`'s.
+        """
+        if mask != EPOLLIN:
+            self._serve_otherwise(mask)
+            return
+        self._pending = True
+        if not self._read_lock.acquire(False):
+            return
+        exchange = None
+        ready: list[Job] = []
+        try:
+            if not (self._special or self._exchanges):
+                self._pending = False
+                exchange = self._read_request(ready)
+        except Exception:
+            self._on_internal_error()
+        finally:
+            self._read_lock.release()
+        if not self._pending:
+            if exchange is not None:
+                exchange.run()
+                return
+            self._close_when_over()
+        else:
+            if exchange is not None:
+                ready.append(exchange)
+            ready += self.pump(to_the_end=True)
+        self.worker.run_first(ready)
+
+    def _serve_otherwise(self, mask: int) -> None:
         if mask & HANG_UP:
-            self._hang_up = True
+            self._hang_up = self._special = True
         if mask & select.EPOLLOUT:
             self._flush()
-        return self.pump()
+        self.worker.run_first(self.pump())
 
     def pump(self, *, to_the_end: bool = False) -> list[Job]:
         """Read what is there and hand it out; return the jobs (applications to run) it made ready.
@@ -122,46 +183,43 @@ class Connection:
         ready: list[Job] = []
         again = to_the_end
         self._pending = True
-        while self._pending and self._read_lock.acquire(blocking=False):
+        while self._pending and self._read_lock.acquire(False):
             try:
                 self._pending = False
                 if not self.closed:
-                    self._read(ready, to_the_end=again or self._hang_up)
+                    self._read(ready, again or self._hang_up)
             except Exception:
-                log.exception("%s: internal error; please report it", self)
-                self.give_up()
+                self._on_internal_error()
             finally:
                 self._read_lock.release()
             again = True
         self._close_when_over()
         return ready
 
-    def expire(self) -> None:
-        """Cut the connection off because its deadline has passed.
+    def _on_internal_error(self) -> None:
+        log.exception("%s: internal error; please report it", self)
+        self.give_up()
 
-        While others' requests are being answered on it, only those that never came whole end.
-        """
-        with self._lock:
-            if self.closed:
-                return
-            if self._running and not self._lingering:
-                ready: list[Job] = []
-                self._expire_requests(ready)
-                self.worker.submit(ready)
-                return
-            if not self._lingering:
-                log.warning("%s: timed out while it was sending a request", self)
-            self._cut()
-        self._hang_up = True
-        self.worker.submit(self.pump())
+    def is_idle(self) -> bool:
+        """Whether nothing at all is under way, so that closing the connection harms nobody."""
+        return not (
+            self._active
+            or self._exchanges
+            or self._backlog is not None
+            or self.codec.head_pending
+            or self._lingering
+        )
 
-    def _expire_requests(self, ready: list[Job]) -> None:
-        late = errors.TruncatedMessage("the request stopped arriving", status_hint=408)
-        for request_id, exchange in list(self._exchanges.items()):
-            if not exchange.started:
-                self._on_abort(exchange, events.RequestAborted(request_id, late), ready)
-        if self.codec.head_pending:
-            self.deadline = time.monotonic() + self.worker.options.head_timeout
+    def evict(self) -> bool:
+        """Close the connection if it is idle after a last look at the socket; return whether it is
+        closed."""
+        self.worker.submit(self.pump(to_the_end=True))
+        if not self.is_idle():
+            return False
+        log.debug("%s: closed to make room, as the one used longest ago", self)
+        self.give_up()
+        self._close_when_over()
+        return self.closed
 
     def close_if_idle(self) -> None:
         """Close the connection if nothing is under way on it, after a last look at the socket.
@@ -170,62 +228,40 @@ class Connection:
         """
         if self._silent and time.monotonic() < self._accepted_at + FIRST_WORD_SECONDS:
             return
-        self._hang_up = True  # read to the very end
+        self._hang_up = self._special = True  # read to the very end
         self.worker.submit(self.pump())
         with self._lock:
-            idle = not (self._running or self._exchanges or self.codec.head_pending)
-            self._finished = self._finished or idle
+            if not (self._active or self._exchanges or self.codec.head_pending):
+                self._finished = self._special = True
         self._close_when_over()
 
-    # What an application's thread calls.
-
-    def send(self, event: events.Event) -> None:
-        """Send an answer's event, waiting while the peer is slow.
-
-        Raises RequestAborted when the peer is gone or takes nothing for write_timeout seconds.
-        """
-        try:
-            with self._write_lock:
-                data = self._bytes_of(event)
-                self._send_all(data)
-        finally:
-            if self._owed:
-                self._flush()
-        self._resume()
-
-    def _bytes_of(self, event: events.Event) -> bytes:
-        with self._lock:
-            if self._dead:
-                raise errors.RequestAborted("the web server closed the connection")
-            self.codec.send(event)
-            if isinstance(event, events.Response):
-                return b""  # the body or the end follows at once: the head goes out with it
-            if isinstance(event, events.RequestAborted) and self.codec.must_close:
-                # A reset would take earlier answers with it that are still on their way.
-                self._broken_off = self._answered == 0
-            return self._take_unsent()
+    # What a job's thread calls.
 
     def wait_for(self, request_id: int, body: Body) -> None:
         """Wait until something of that request's `body` has arrived, reading for everybody meanwhile.
 
-        After read_timeout seconds without any, the body is aborted.
+        A body that comes more slowly than min_rate is aborted.
         """
         with self._lock:
             self.codec.want_body(request_id)
-            self._collect()
-        if self._unsent_size:
-            self._flush()
-        deadline = time.monotonic() + self.worker.options.read_timeout
+        self._flush()
+        options = self.worker.options
+        deadline = time.monotonic() + options.rate_window
         wake = self.worker.take_wake()
         try:
             while body.wait_on(wake):
                 self.worker.submit(self.pump())
                 if not body.wait_on(wake):
-                    return
+                    break
                 left = deadline - time.monotonic()
                 if left <= 0:
                     body.abort(errors.RequestAborted("the request's body stopped arriving"))
-                    log.warning("%s: the request's body stopped arriving", self)
+                    log.warning(
+                        "%s: the request's body stopped arriving: not a byte of it in"
+                        " rate_window, %g s",
+                        self,
+                        options.rate_window,
+                    )
                     return
                 self._wait_readable(wake, left)
         finally:
@@ -237,52 +273,128 @@ class Connection:
         if self._paused:
             self._resume()
 
-    def done(self, exchange: Exchange | None) -> None:
-        """A job of this connection is over: an exchange, or (None) a refusal."""
+    def done(self, job: Exchange | Refusal) -> None:
+        """A job of this connection is over."""
+        worker = self.worker
+        self._active.discard(job)
+        self.used = worker.now
+        if self._closes or self._special or self._exchanges or self._paused or worker.draining:
+            if self.registered or self._special or self._exchanges or self._broken_off:
+                self._after(job)
+            else:
+                # No other thread has ever known of this connection.
+                self.closed = True
+                self._close_descriptor()
+
+    def _after(self, job: Exchange | Refusal) -> None:
         with self._lock:
-            self._running -= 1
-            if exchange is not None:
-                request_id = exchange.request.request_id
-                # The peer may have opened the id anew as soon as it saw the answer's end.
-                if self._exchanges.get(request_id) is exchange:
-                    del self._exchanges[request_id]
-                self._unread = self._unread or not exchange.body.ended
-                self._answered += 1
-        self._resume()
+            request_id = job.request.request_id
+            if self._exchanges.get(request_id) is job:  # its answer was not sent to the end
+                del self._exchanges[request_id]
+            if isinstance(job, Refusal):
+                self._refusing -= 1
+                self._special = self._is_special()
+            elif not job.body.ended:
+                self._unread = True
+        if self._paused:
+            self._resume()
         if self.worker.draining:
             self.close_if_idle()
         else:
             self._close_when_over()
 
-    def give_up(self) -> None:
-        """Nothing that is still to be sent makes sense to the peer: cut the connection."""
-        with self._lock:
-            self._cut()
+    def abandon(self) -> None:
+        """Close the descriptor: the worker has ended, and no thread of it runs any more."""
+        if self._backlog is not None:
+            self._backlog.close()
+        for exchange in self._exchanges.values():
+            exchange.close()
+        self._close_descriptor()
 
     # Reading.
 
-    def _read(self, ready: list[Job], *, to_the_end: bool) -> None:
+    def _read(self, ready: list[Job], to_the_end: bool) -> None:
         for _ in range(READS_AT_ONCE):
-            if self._ended or self._is_blocked():
+            if self._ended or ((self._exchanges or self._backlog) and self._is_blocked()):
                 return
+            awaited = [each for each in self._exchanges.values() if not each.body.ended]
+            more = self._read_body(ready) if awaited else self._read_head(ready)
+            if more is None or not (more or to_the_end):
+                return
+        self.worker.submit([Turn(self, self._read_on)])
+
+    def _read_head(self, ready: list[Job]) -> bool | None:
+        """Read once where a request is likely to begin.
+
+        Return whether the read was full, so that more may be there; None when there was nothing.
+        """
+        try:
+            data = os.read(self.descriptor, RECEIVE_SIZE)
+        except OSError as error:
+            if self._has_nothing(error):
+                return None
+            data = b""
+        self._take_in(data, ready)
+        return len(data) == RECEIVE_SIZE
+
+    def _read_body(self, ready: list[Job]) -> bool | None:
+        """The same where bodies are on their way: more at once, into memory that is used again."""
+        buffer = self.worker.take_buffer()
+        try:
             try:
-                data = self.sock.recv(RECEIVE_SIZE)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-                self._dead = True
-            self._ended = not data
-            self._silent = False
-            if self._lingering:
-                continue
+                count = os.readv(self.descriptor, [buffer])
+            except OSError as error:
+                if self._has_nothing(error):
+                    return None
+                count = 0
+            self._take_in(memoryview(buffer)[:count], ready)
+            return count == len(buffer)
+        finally:
+            self.worker.give_buffer(buffer)
+
+    def _has_nothing(self, error: OSError) -> bool:
+        if isinstance(error, BlockingIOError):
+            return True
+        self._dead = self._special = True
+        return False
+
+    def _take_in(self, data: bytes | memoryview, ready: list[Job]) -> None:
+        if not data:
+            self._ended = self._special = True
+        self._silent = False
+        if not self._lingering:
             self._receive(data, ready)
-            if len(data) < RECEIVE_SIZE and not to_the_end:
-                return
-        self.worker.submit([self._read_on])
+
+    def _read_request(self, ready: list[Job]) -> Exchange | None:
+        """Read once where nothing is under way.
+
+        Return the exchange of a request that came whole, and alone; what else came has gone the
+        general way, and `ready` has the jobs.
+        """
+        try:
+            data = os.read(self.descriptor, RECEIVE_SIZE)
+        except OSError as error:
+            if self._has_nothing(error):
+                return None
+            data = b""
+        if len(data) == RECEIVE_SIZE:
+            self._pending = True
+        whole = self.codec.receive_whole(data)
+        if whole is None:
+            self._take_in(data, ready)
+            return None
+        request, body = whole
+        exchange = Exchange(self, request, body)
+        exchange.started = True
+        self._exchanges[request.request_id] = exchange
+        self._active.add(exchange)
+        self._closes = not request.keep_conn
+        self._silent = False
+        self.deadline = 0.0
+        return exchange
 
     def _read_on(self) -> None:
-        self.worker.submit(self.pump())
+        self.worker.run_first(self.pump(to_the_end=True))
 
     def _is_blocked(self) -> bool:
         """Whether reading must stop; remembers it for whoever makes room."""
@@ -291,23 +403,24 @@ class Connection:
             return self._paused
 
     def _must_wait(self) -> bool:
-        if self._unsent_size > MAX_OWED:
-            return True
+        backlog = self._backlog
+        if backlog is not None:
+            unread = backlog.owed if self._active else backlog.waiting
+            if unread > MAX_OWED:
+                return True
         if len(self._exchanges) != 1:
             return False
         (exchange,) = self._exchanges.values()
-        # A filter that has not started waits for the end of its body: that has to go on.
-        waits = exchange.filter_data is not None and not exchange.started
-        return exchange.body.full and not waits
+        return exchange.body.full
 
     def _resume(self) -> None:
         if self._paused:
             with self._lock:
                 blocked = self._must_wait()
             if not blocked:
-                self.worker.submit(self.pump())
+                self.worker.submit(self.pump(to_the_end=True))
 
-    def _receive(self, data: bytes, ready: list[Job]) -> None:
+    def _receive(self, data: bytes | memoryview, ready: list[Job]) -> None:
         fault = None
         with self._lock:
             if self._faulty or self._lingering:
@@ -320,34 +433,63 @@ class Connection:
                 self._hand_out(event, ready)
             if fault is not None:
                 self._on_fault(fault, ready)
-            self._collect()
             self._set_deadline()
-        if self._unsent_size:
-            self._flush()
+        self._flush()
 
     def _hand_out(self, event: events.Event, ready: list[Job]) -> None:
         if isinstance(event, events.Request):
-            exchange = Exchange(self, event)
-            self._exchanges[event.request_id] = exchange
-            if self.worker.options.stream_requests and exchange.filter_data is None:
-                self._start(exchange, ready)
+            self._on_request(event, ready)
             return
         known = self._exchanges.get(event.request_id)
         if isinstance(event, events.RequestAborted):
             self._on_abort(known, event, ready)
         elif known is not None:
-            is_filter = known.filter_data is not None
-            known.on_event(event, spill=is_filter or len(self._exchanges) > 1)
-            # A filter writes nothing before its body has ended (FastCGI 6.4).
-            enough = known.body.ended if is_filter else known.body.received >= START_AT
-            if enough or isinstance(event, events.EndOfRequest):
-                self._start(known, ready)
+            spill = known.filter_data is not None or len(self._exchanges) > 1
+            known.on_event(event, spill=spill)
+            if not known.started:
+                self._start_when_ready(known, ready)
+
+    def _on_request(self, request: events.Request, ready: list[Job]) -> None:
+        exchange = Exchange(self, request)
+        self._exchanges[request.request_id] = exchange
+        self._closes = self._closes or not request.keep_conn
+        try:
+            exchange.prepare(overloaded=self._overloaded)
+        except errors.RemoteProtocolError as error:
+            self._refuse(exchange, error, ready)
+        else:
+            self._start_when_ready(exchange, ready)
+
+    def _start_when_ready(self, exchange: Exchange, ready: list[Job]) -> None:
+        error = exchange.body.error
+        if isinstance(error, errors.RemoteProtocolError):
+            self._refuse(exchange, error, ready)
+        elif exchange.is_ready():
+            self._start(exchange, ready)
 
     def _start(self, exchange: Exchange, ready: list[Job]) -> None:
-        if not exchange.started:
-            exchange.started = True
-            self._running += 1
-            ready.append(exchange.run)
+        exchange.started = True
+        self._active.add(exchange)
+        ready.append(exchange)
+
+    def _refuse(
+        self, exchange: Exchange, error: errors.RemoteProtocolError, ready: list[Job]
+    ) -> None:
+        """Answer a request that its application never gets to see."""
+        self._exchanges.pop(exchange.request.request_id, None)
+        exchange.abort(error)
+        exchange.close()
+        self._add_refusal(exchange.request, error, ready)
+
+    def _add_refusal(
+        self, request: events.Request, error: errors.RemoteProtocolError, ready: list[Job]
+    ) -> None:
+        self._unread = True
+        self._refusing += 1
+        self._special = True
+        refusal = Refusal(self, request, error)
+        self._active.add(refusal)
+        ready.append(refusal)
 
     def _on_abort(
         self, exchange: Exchange | None, event: events.RequestAborted, ready: list[Job]
@@ -355,37 +497,34 @@ class Connection:
         if exchange is not None and exchange.started:
             exchange.abort(event.error)
             return
-        if exchange is not None:
-            del self._exchanges[event.request_id]
-            exchange.abort(event.error)
         if isinstance(event.error, errors.RemoteProtocolError):
-            self._unread = True
-            self._running += 1
-            ready.append(Refusal(self, event.request_id, event.error).run)
+            request = events.Request(event.request_id, []) if exchange is None else exchange.request
+            self._refuse(exchange or Exchange(self, request), event.error, ready)
         elif exchange is not None:
             # The peer took the request back before anybody looked at it; the protocol still wants
             # it ended (FastCGI 5.4).
+            del self._exchanges[event.request_id]
+            exchange.close()
             self.codec.send(events.EndOfResponse(event.request_id, app_status=1))
 
     def _on_fault(self, fault: errors.RemoteProtocolError, ready: list[Job]) -> None:
-        self._faulty = True
+        self._faulty = self._special = True
         self._unread = True
         for request_id, exchange in list(self._exchanges.items()):
             if not exchange.body.ended:
                 exchange.abort(fault)
             if not exchange.started:
                 del self._exchanges[request_id]
-        self._running += 1
-        ready.append(Refusal(self, fault.request_id, fault).run)
+                exchange.close()
+        if self._dead:
+            return  # whoever cut the connection has said why
+        self._add_refusal(events.Request(fault.request_id, []), fault, ready)
 
     def _set_deadline(self) -> None:
-        now = time.monotonic()
-        if self.codec.head_pending:
-            self.deadline = self.deadline or now + self.worker.options.head_timeout
-        elif any(not exchange.started for exchange in self._exchanges.values()):
-            self.deadline = now + self.worker.options.read_timeout
-        else:
+        if not self.codec.head_pending:
             self.deadline = 0.0
+        elif not self.deadline:
+            self.deadline = time.monotonic() + self.worker.options.head_timeout
 
     def _wait_readable(self, wake: int, seconds: float) -> None:
         poller = select.poll()
@@ -395,116 +534,113 @@ class Connection:
         poller.poll(seconds * 1000)
         self.worker.clear_wake(wake)
 
-    # Writing.
+    # Time.
 
-    def _collect(self) -> None:
-        data = self.codec.data_to_send()
-        if data:
-            self._unsent.append(data)
-            self._unsent_size += len(data)
+    def check(self, now: float) -> None:
+        """Look at the time: cut what is late or too slow.  Called once a second."""
+        if 0 < self.deadline <= now:
+            # With all threads busy what came in time may still lie in the kernel.
+            self.worker.submit(self.pump(to_the_end=True))
+            if 0 < self.deadline <= now:
+                self.deadline = 0.0
+                self._expire()
+        if self._backlog is not None:
+            self._flush()
+            self._check_backlog(now)
+            self._close_when_over()
+        if self._exchanges:
+            self._check_bodies(now)
 
-    def _take_unsent(self) -> bytes:
-        self._collect()
-        data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
-        self._unsent.clear()
-        self._unsent_size = 0
-        return data
+    def _expire(self) -> None:
+        """End what has not come in time: the head of a request, or what is read while lingering.
 
-    def _send_all(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[self.sock.send(rest) :]
-            except BlockingIOError:
-                self._wait_writable()
-            except OSError as error:
-                self._dead = True
-                raise errors.RequestAborted(f"the web server closed the connection: {error}") from (
-                    error
-                )
-
-    def _wait_writable(self) -> None:
-        """Wait until the peer takes more, reading meanwhile what it sends: it may be waiting too."""
-        deadline = time.monotonic() + self.worker.options.write_timeout
-        while True:
-            poller = select.poll()
-            listen = not self._paused and not self._ended
-            poller.register(self.descriptor, select.POLLOUT | (select.POLLIN if listen else 0))
-            left = deadline - time.monotonic()
-            happened = poller.poll(left * 1000) if left > 0 else []
-            if not happened:
-                with self._lock:
-                    self._cut()
-                log.warning("%s: took no byte of the answer for too long", self)
-                raise errors.RequestAborted("the web server stopped reading the answer")
-            mask = happened[0][1]
-            if mask & ~select.POLLIN:
+        While others' requests are being answered on the connection, only that request ends.
+        """
+        with self._lock:
+            if self.closed:
                 return
-            self.worker.submit(self.pump())
+            ready: list[Job] = []
+            if self._active and not self._lingering:
+                self._expire_heads(ready)
+            else:
+                if not self._lingering:
+                    log.warning(
+                        "%s: cut, because a request's head was not complete within head_timeout, %g s",
+                        self,
+                        self.worker.options.head_timeout,
+                    )
+                self._cut()
+        self._hang_up = self._special = True
+        self.worker.submit([*ready, *self.pump()])
 
-    def _flush(self) -> None:
-        """Send owed bytes as far as the peer takes them now, unless a sender does it anyway."""
-        self._owed = True
-        while self._owed and self._write_lock.acquire(blocking=False):
-            try:
-                self._owed = False
-                self._send_owed()
-            finally:
-                self._write_lock.release()
+    def _expire_heads(self, ready: list[Job]) -> None:
+        # The codec cannot give up one request's head, so no more is read of this connection; what
+        # runs is answered.
+        late = errors.TruncatedMessage("a request's head stopped arriving", status_hint=408)
+        self._on_fault(late, ready)
 
-    def _send_owed(self) -> None:
+    def _check_bodies(self, now: float) -> None:
+        """Refuse the requests whose body comes too slowly."""
         with self._lock:
-            data = b"" if self.closed or self._dead else self._take_unsent()
-        try:
-            sent = self.sock.send(data) if data else 0
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self._dead = True
+            late = [each for each in self._exchanges.values() if each.is_too_slow(now)]
+        if not late:
             return
+        before = {each: each.received for each in late}
+        self.worker.submit(self.pump(to_the_end=True))
+        options = self.worker.options
+        ready: list[Job] = []
         with self._lock:
-            if sent < len(data):
-                self._unsent.insert(0, data[sent:])
-                self._unsent_size += len(data) - sent
-            self._watch_output(sent < len(data))
-        if self._paused:
-            self._pending = True
-            self.worker.submit([self._read_on])
-
-    def _watch_output(self, wanted: bool) -> None:
-        if wanted != self._watching_output and not self.closed:
-            self._watching_output = wanted
-            self.worker.watch_output(self, wanted)
+            for each in late:
+                if not each.started and each.received == before[each]:
+                    error = errors.TruncatedMessage(
+                        f"the body came more slowly than min_rate, {options.min_rate} bytes a second,"
+                        f" during rate_window, {options.rate_window:g} s",
+                        status_hint=408,
+                    )
+                    self._refuse(each, error, ready)
+        self.worker.submit(ready)
 
     # Closing.
 
-    def _cut(self) -> None:
-        """Make every read and write on the socket end now.  `_lock` is held."""
-        self._dead = True
-        if not self.closed:
-            with suppress(OSError):  # the peer was faster
-                self.sock.shutdown(socket.SHUT_RDWR)
-
     def _close_when_over(self) -> None:
-        with self._lock:
-            if self.closed or self._running or not self._is_over():
-                return
-            # One that was only refused may still be sending what was refused.
-            unread = self._unread or not self._answered
-            lingers = unread and not (self._ended or self._dead or self._broken_off)
-            if lingers and not self._lingering:
-                self._linger()
-                return
-            if lingers:
-                return
-            self.closed = True
-        with self._write_lock, self._read_lock:
-            for exchange in self._exchanges.values():
-                exchange.body.close()
+        if self.closed or self._active or not (self._special or self._closes):
+            return
+        with self._read_lock, self._lock:
+            self._end_if_over()
+        if self._pending:
+            # Somebody wanted to read while the lock was held here.
+            self.worker.submit([Turn(self, self._read_on)])
+        if self.registered:
+            self.worker.on_closed()
+
+    def _end_if_over(self) -> None:
+        """Close the connection, or begin to linger, if its time has come.  Both locks are held."""
+        if self.closed or self._active or not self._is_over():
+            return
+        # One that was only refused may still be sending what was refused.
+        unread = self._unread or not self._answered
+        if not unread or self._ended or self._dead or self._broken_off:
+            self.closed = self._special = True
+            self._close()
+        elif not self._lingering:
+            self._linger()
+
+    def _close(self) -> None:
+        for exchange in self._exchanges.values():
+            exchange.close()
+        if self._backlog is not None:
+            self._end_backlog(self._backlog)
+        if self.registered:
             self.worker.forget(self)
-            if self._broken_off:
-                self._close_with_reset()
-            self.sock.close()
+        if self._broken_off:
+            self._close_with_reset()
+        self._close_descriptor()
+
+    def _close_descriptor(self) -> None:
+        if self._sock is None:
+            os.close(self.descriptor)
+        else:
+            self._sock.close()
 
     def _close_with_reset(self) -> None:
         """Have the close reset the connection, so that what was sent cannot pass for a whole answer.
@@ -512,26 +648,42 @@ class Connection:
         A clean end of file is the end of an SCGI answer, and nginx takes it for the end of a
         FastCGI answer too.  Only TCP can do this.
         """
-        if self.sock.family != socket.AF_UNIX:
+        if self.family != socket.AF_UNIX:
             with suppress(OSError):  # the peer was faster
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _is_over(self) -> bool:
         if self._dead:
             return True
-        if self._unsent_size:
+        if self._backlog is not None:
             return False
         return self._ended or self._faulty or self._finished or self.codec.must_close
 
+    def _is_special(self) -> bool:
+        return (
+            self._backlog is not None
+            or self._refusing > 0
+            or self._hang_up
+            or self._ended
+            or self._dead
+            or self._faulty
+            or self._finished
+            or self._lingering
+            or self._overloaded
+            or self.closed
+        )
+
     def _linger(self) -> None:
-        """Say that nothing more comes, and read what is still on its way.  `_lock` is held."""
-        self._lingering = True
+        """Say that nothing more comes, and read what is still on its way.  The lock is held."""
+        self._lingering = self._special = True
+        if not self.registered:
+            self.enrol()
         self.deadline = time.monotonic() + LINGER_SECONDS
         try:
             self.sock.shutdown(socket.SHUT_WR)
         except OSError:
-            self._dead = True
-        self.worker.submit([self._read_on])
+            self._dead = self._special = True
+        self.worker.submit([Turn(self, self._read_on)])
 
     def __str__(self) -> str:
         where = ":".join(self.peer) if self.peer[0] else "unix peer"

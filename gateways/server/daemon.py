@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
-from collections.abc import Sequence
-from typing import Any
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
 from gateways.server import log as logs
 from gateways.server.listeners import Listener, open_listener
 from gateways.server.log import leave, log
-from gateways.server.master import Master
 from gateways.server.options import Options
 from gateways.server.protocols import check_protocol
 from gateways.server.worker import Application, Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # Importing typing takes a megabyte.
+    from collections.abc import Sequence
+    from typing import Any
 
 
 def serve(
@@ -93,12 +97,22 @@ def _serve_here(
     except ConfigurationError:
         _close_all(listeners)
         raise
-    worker.run(lambda: _announce(application, listeners, options))
+    frozen = gc.get_freeze_count()
+    # What lives now lives as long as this: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    try:
+        worker.run(lambda: _announce(application, listeners, options))
+    finally:
+        if not frozen:
+            gc.unfreeze()  # the program that called serve() goes on
 
 
 def _serve_in_workers(
     application: Application | str, listeners: list[Listener], options: Options
 ) -> None:
+    from gateways.server.master import Master  # one process alone does without the memory
+
     master = Master(
         lambda: _load(application),
         listeners,
@@ -106,7 +120,12 @@ def _serve_in_workers(
         _say,
         lambda: _announce(application, listeners, options),
     )
-    if not master.run():
+    try:
+        loaded = master.run()
+    except ConfigurationError:
+        _close_all(listeners)
+        raise
+    if not loaded:
         raise SystemExit(2)  # the worker has said why, once
 
 

@@ -4,37 +4,97 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
-from collections.abc import Callable, Iterable
+import stat
+import time
+from collections.abc import Iterable
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
 
 from gateways import environ as environs
 from gateways import errors, events, wsgi
+from gateways.events import EndOfResponse, RequestAborted, WholeAnswer
 from gateways.response import plain_answer
-from gateways.server.body import MAX_SPOOLED, Body
+from gateways.server.body import COMPLETE, Body
 from gateways.server.input import Input
 from gateways.server.log import log, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from gateways.server.connection import Connection
 
-IN_MEMORY = 65536
-"""Bytes of a body that is complete which are offered from memory."""
+OVERLOADED = 2
+"""FCGI_OVERLOADED (FastCGI 5.5); other protocols have no such number and leave it out."""
 
 
 class Exchange:
-    """A request as it arrives, and the run of the application that answers it."""
+    """A request as it arrives, and the run of the application that answers it.
 
-    def __init__(self, connection: Connection, request: events.Request) -> None:
+    `whole` is the request's body where all of it came with the head, None where it is still to
+    come; then `prepare` is called before anything else.
+    """
+
+    # What most requests never change stands here.
+    body: Body = COMPLETE
+    filter_data: Body | None = None
+    started = False
+    _counted = False
+    _streams = False
+    _over = False
+    _errors: ErrorStream | None = None
+    _file = -1
+    _environ: dict[str, Any] | None = None
+    _mark = 0.0
+    _received_at_mark = 0
+
+    def __init__(
+        self, connection: Connection, request: events.Request, whole: bytes | None = None
+    ) -> None:
         self.connection = connection
         self.request = request
-        self.body = Body()
-        self.filter_data = Body() if request.role == events.FILTER else None
-        self.started = False
-        self._spool: IO[bytes] | None = None
-        self._over = False
-        self._errors = self._error_stream()
+        self._whole = whole
+
+    @property
+    def received(self) -> int:
+        """Bytes that have come of the body, and of a filter's file."""
+        data = self.filter_data
+        return self.body.received + (data.received if data is not None else 0)
+
+    def prepare(self, *, overloaded: bool = False) -> None:
+        """Make the environ, and what takes in the body.
+
+        Raises RemoteProtocolError for a request that is to be refused without its body being
+        waited for; with `overloaded` that is every request.
+        """
+        worker = self.connection.worker
+        options = worker.options
+        request = self.request
+        self._counted = True
+        if worker.count_request() or overloaded:
+            raise errors.LimitExceeded(
+                "too many requests are open; try again in a moment", status_hint=503
+            )
+        length = self._build()
+        if request.role == events.AUTHORIZER:
+            return
+        self.body = Body(worker.spool, options, length)
+        if request.role == events.FILTER:
+            self.filter_data = Body(worker.spool, options, None)
+        else:
+            too_long = length is not None and length > options.max_spooled_body
+            self._streams = options.stream_requests or too_long
+        self._mark = time.monotonic()
+
+    def _build(self) -> int | None:
+        worker = self.connection.worker
+        self._environ, length = environs.build(
+            self.request,
+            worker.environ_base,
+            worker.script_name,
+            self.connection.local,
+            worker.options.remote_user,
+        )
+        return length
 
     def on_event(self, event: events.Event, *, spill: bool) -> None:
         """Take in a RequestBody, FilterData or EndOfRequest."""
@@ -48,6 +108,22 @@ class Exchange:
             if self.filter_data is not None:
                 self.filter_data.end()
 
+    def is_ready(self) -> bool:
+        """Whether enough has arrived for the application to start."""
+        if self.filter_data is not None:
+            return self.body.ended  # a filter writes nothing before that (FastCGI 6.4)
+        most = self.connection.worker.options.max_spooled_body
+        return self.body.ended or self._streams or self.body.received > most
+
+    def is_too_slow(self, now: float) -> bool:
+        """Whether less has come of an awaited body than min_rate asks for in a window that is over."""
+        options = self.connection.worker.options
+        if self.started or now - self._mark < options.rate_window:
+            return False
+        came = self.received - self._received_at_mark
+        self._mark, self._received_at_mark = now, self.received
+        return came < options.min_rate * options.rate_window
+
     def abort(self, error: Exception | None) -> None:
         """Wake whoever reads the body: the rest will never come."""
         cause = error or errors.RequestAborted("the web server aborted the request")
@@ -55,156 +131,163 @@ class Exchange:
         if self.filter_data is not None:
             self.filter_data.abort(cause)
 
+    def close(self) -> None:
+        """Let go of everything; the request is over."""
+        if self._counted:
+            self._counted = False
+            self.connection.worker.discount_request()
+        if self.body is not COMPLETE:
+            for each in (self.body, self.filter_data):
+                if each is not None:
+                    with suppress(OSError):  # what a full disk did not take is not missed any more
+                        each.close()
+
     def run(self) -> None:
         """Run the application in this thread, and answer."""
         connection = self.connection
+        worker = connection.worker
+        request = self.request
         try:
             try:
-                environ = self._environ()
+                environ = self._environ
+                if environ is None:
+                    environ, length = environs.build(
+                        request,
+                        worker.environ_base,
+                        worker.script_name,
+                        connection.local,
+                        worker.options.remote_user,
+                    )
+                    self._environ = environ
+                    if length or self._whole:
+                        self._take_whole(length)
+                        stream = self._start(environ)
+                    else:
+                        stream = io.BytesIO()
+                else:
+                    stream = self._start(environ)
             except errors.RemoteProtocolError as error:
-                head_only = (b"REQUEST_METHOD", b"HEAD") in self.request.variables
-                refuse(connection, self.request.request_id, error, head_only=head_only)
-            except errors.RequestAborted as error:
-                # It came while a body of unknown length was being collected.
-                connection.send(events.RequestAborted(self.request.request_id, error))
-            except OSError as error:
-                full = errors.LimitExceeded(f"the body cannot be stored: {error}", status_hint=503)
-                refuse(connection, self.request.request_id, full)
+                refuse(connection, request, error)
             else:
-                self._call(environ)
+                environ["wsgi.input"] = stream
+                environ["wsgi.errors"] = self._errors = ErrorStream(self)
+                wsgi.run(
+                    worker.application,
+                    environ,
+                    self._send,
+                    request.request_id,
+                    self._report,
+                    worker.options.debug,
+                    self._file_range,
+                )
         except errors.RequestAborted as error:
             log.debug("%s: %s", connection, error)  # visitors leave all the time
         except BaseException:  # a thread must outlive whatever an application raises
             log.exception("%s: the request ended in an error that nobody handled", connection)
             connection.give_up()
         finally:
-            self._errors.flush()
-            self._close_inputs()
+            if self._errors is not None and self._errors.partial:
+                self._errors.flush()
+            if self._file >= 0 and not connection.keep_file(self._file):
+                os.close(self._file)
+            if self.body is not COMPLETE or self._counted:
+                self.close()
             connection.done(self)
+            # They refer to this object: without a circle it is freed at once, and nothing is left
+            # for the garbage collector to look for.
+            self._environ = self._errors = None
 
-    def _close_inputs(self) -> None:
-        for each in (self.body, self.filter_data, self._spool):
-            if each is not None:
-                with suppress(OSError):  # what a full disk did not take is not missed any more
-                    each.close()
-
-    def _environ(self) -> dict[str, Any]:
+    def _take_whole(self, length: int | None) -> None:
+        """Check the body of a request that came whole; RemoteProtocolError as for any other."""
         worker = self.connection.worker
-        environ, length = environs.build(
-            self.request,
-            base=worker.environ_base,
-            script_name=worker.script_name,
-            local=self.connection.local,
-            remote_user=worker.options.remote_user,
-        )
-        if self.request.role != events.AUTHORIZER:
-            self.body.declare(length)
-            if isinstance(self.body.error, errors.RemoteProtocolError):
-                raise self.body.error
-        environ["wsgi.errors"] = self._errors
-        environ["wsgi.input"] = Input(lambda: self._more(self.body))
-        if self.body.ended and self.body.received <= IN_MEMORY:
-            self._offer_whole(environ)
-        elif length is None and not worker.options.stream_requests:
-            self._offer_spooled(environ)
-        if "CONTENT_LENGTH" not in environ and self.body.ended and self.body.received:
-            environ["CONTENT_LENGTH"] = str(self.body.received)
+        self.body = body = Body(worker.spool, worker.options, length)
+        if self._whole:
+            body.feed(self._whole, spill=False)
+        body.end()
+        if isinstance(body.error, errors.RemoteProtocolError):
+            raise body.error
+
+    def _start(self, environ: dict[str, Any]) -> Any:
+        """Complete the environ of a request with a body; return its input."""
+        body = self.body
+        stream: Any = body.start() if body is not COMPLETE else io.BytesIO()
+        if stream is None:
+            stream = Input(lambda: self._more(body))
+        if "CONTENT_LENGTH" not in environ and body.ended and body.received:
+            environ["CONTENT_LENGTH"] = str(body.received)
         if self.filter_data is not None:
             filter_data = self.filter_data
             environ["fastcgi.data"] = Input(lambda: self._more(filter_data))
-        return environ
-
-    def _offer_whole(self, environ: dict[str, Any]) -> None:
-        """Offer a small body that is already here as a seekable stream; some frameworks want one."""
-        whole = []
-        while piece := self.body.take():
-            whole.append(piece)
-        environ["wsgi.input"] = io.BytesIO(b"".join(whole))
-
-    def _offer_spooled(self, environ: dict[str, Any]) -> None:
-        """Collect a body of unknown length, so that it gets a CONTENT_LENGTH.
-
-        Most frameworks read no further than that.  Past MAX_SPOOLED the application has to read to
-        the end of the stream, as wsgi.input_terminated tells.
-        """
-        self._spool = spool = tempfile.TemporaryFile(prefix="gateways-")  # noqa: SIM115 - closed when the exchange ends
-        size = 0
-        while size <= MAX_SPOOLED and (piece := self._more(self.body)):
-            spool.write(piece)
-            size += len(piece)
-        spool.seek(0)
-        if size > MAX_SPOOLED:
-            environ["wsgi.input"] = Input(lambda: spool.read(65536) or self._more(self.body))
-        else:
-            environ["wsgi.input"] = spool
+        return stream
 
     def _more(self, body: Body) -> bytes:
-        while (piece := body.take()) is None:
+        while True:
+            piece = body.take()
+            if piece is not None:
+                self.connection.made_room()
+                return piece
             self.connection.wait_for(self.request.request_id, body)
-        self.connection.made_room()
-        return piece
 
-    def _call(self, environ: dict[str, Any]) -> None:
-        def report(error: Exception) -> str:
-            reference = os.urandom(4).hex()
-            log.error(
-                "error %s in %s %s: %s",
-                reference,
-                printable(environ["REQUEST_METHOD"]),
-                printable(environ["SCRIPT_NAME"] + environ["PATH_INFO"]),
-                wsgi.application_traceback(error),
-            )
-            return reference
-
-        wsgi.run(
-            self.connection.worker.application,
-            environ,
-            self._send,
-            request_id=self.request.request_id,
-            report=report,
-            debug=self.connection.worker.options.debug,
-        )
+    def _report(self, error: Exception) -> str:
+        reference = os.urandom(4).hex()
+        log.error("error %s in %s: %s", reference, self, wsgi.application_traceback(error))
+        return reference
 
     def _send(self, event: events.Event) -> None:
-        if isinstance(event, (events.EndOfResponse, events.RequestAborted)):
-            self._errors.flush()
+        kind = type(event)
+        if kind is WholeAnswer or kind is EndOfResponse or kind is RequestAborted:
+            if self._errors is not None and self._errors.partial:
+                self._errors.flush()
             self._over = True
-        self.connection.send(event)
+            self.connection.send(event, True)
+        else:
+            self.connection.send(event, getattr(event, "last", False))
 
-    def _error_stream(self) -> ErrorStream:
+    def _file_range(self, filelike: Any) -> tuple[int, int, int] | None:
+        """Return a descriptor, offset and size for a regular file, None for anything else."""
+        if self._file >= 0:
+            return None
+        try:
+            descriptor = filelike.fileno()
+            found = os.fstat(descriptor)
+            offset = filelike.tell()
+            if not stat.S_ISREG(found.st_mode):
+                return None
+            # The application closes its own while this one may still be sent from.
+            self._file = os.dup(descriptor)
+        except Exception:  # it only looks like a file; it is read then, and tells its own mind
+            return None
+        return self._file, offset, max(0, found.st_size - offset)
+
+    def emit(self, line: str) -> None:
+        """Send a line of wsgi.errors to where error_stream says."""
         target = self.connection.worker.options.error_stream
-        sinks: list[Callable[[str], object]] = []
-        if target != "web-server":
-            sinks.append(_to_log)
-        if target != "log":
-            sinks.append(self._to_web_server)
-        return ErrorStream(sinks)
+        if target != "web-server" or self._over:  # after its end a request has no stream any more
+            log.error("wsgi.errors: %s", printable(line))
+        if target != "log" and not self._over:
+            data = line.encode("utf-8", "backslashreplace") + b"\n"
+            self.connection.send(events.ErrorOutput(self.request.request_id, data), False)
 
-    def _to_web_server(self, line: str) -> None:
-        if self._over:  # the request has no stream any more
-            _to_log(line)
-            return
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
-        self.connection.send(events.ErrorOutput(self.request.request_id, data))
-
-
-def _to_log(line: str) -> None:
-    log.error("wsgi.errors: %s", printable(line))
+    def __str__(self) -> str:
+        environ = self._environ or {}
+        path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        return printable(f"{environ.get('REQUEST_METHOD', 'a request')} {path}"[:200])
 
 
 class ErrorStream:
     """wsgi.errors: a text stream whose lines go to logs (PEP 3333, "Input and Error Streams")."""
 
-    def __init__(self, sinks: list[Callable[[str], object]]) -> None:
-        self._sinks = sinks
-        self._partial = ""
+    partial = ""  # what stands on an unfinished line
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     def write(self, text: str) -> int:
         """Write `text`; whole lines go out at once, the rest with the next line's end or a flush."""
-        *lines, self._partial = (self._partial + text).split("\n")
+        *lines, self.partial = (self.partial + text).split("\n")
         for line in lines:
-            self._emit(line)
-        if len(self._partial) > 65536:
+            self._exchange.emit(line)
+        if len(self.partial) > 65536:
             self.flush()
         return len(text)
 
@@ -215,50 +298,52 @@ class ErrorStream:
 
     def flush(self) -> None:
         """Send what stands on an unfinished line."""
-        if self._partial:
-            partial, self._partial = self._partial, ""
-            self._emit(partial)
-
-    def _emit(self, line: str) -> None:
-        for sink in self._sinks:
-            sink(line)
+        if self.partial:
+            partial, self.partial = self.partial, ""
+            self._exchange.emit(partial)
 
 
 class Refusal:
     """The answer to a request that never reached the application because it broke a rule."""
 
     def __init__(
-        self, connection: Connection, request_id: int, error: errors.RemoteProtocolError
+        self, connection: Connection, request: events.Request, error: errors.RemoteProtocolError
     ) -> None:
         self.connection = connection
-        self.request_id = request_id
+        self.request = request
         self.error = error
 
     def run(self) -> None:
         """Say so to the log and, where the protocol still allows it, to the web server."""
         try:
-            refuse(self.connection, self.request_id, self.error)
+            refuse(self.connection, self.request, self.error)
         except errors.RequestAborted:
             pass  # the peer who broke the rule did not wait for the answer
         finally:
-            self.connection.done(None)
+            self.connection.done(self)
 
 
 def refuse(
-    connection: Connection,
-    request_id: int,
-    error: errors.RemoteProtocolError,
-    *,
-    head_only: bool = False,
+    connection: Connection, request: events.Request, error: errors.RemoteProtocolError
 ) -> None:
-    """Answer with the status that the error hints at and a line of plain text; log the rule."""
+    """Answer with the status that the error hints at and a line of plain text; log the rule.
+
+    A 503 says when to come again, and over FastCGI that it was for want of room (5.5).
+    """
     log.warning("%s: refused: %s", connection, error)
+    request_id = request.request_id
+    head_only = (b"REQUEST_METHOD", b"HEAD") in request.variables
     for event in plain_answer(request_id, error.status_hint, str(error), head_only=head_only):
+        if error.status_hint == 503:
+            if isinstance(event, events.Response):
+                event.headers.append(("Retry-After", "1"))
+            elif isinstance(event, events.EndOfResponse):
+                event.protocol_status = OVERLOADED
         try:
-            connection.send(event)
+            connection.send(event, last=isinstance(event, events.EndOfResponse))
         except errors.LocalProtocolError:
             # The fault took the connection with it, and there is no request left to answer; or a
             # filter, which may not answer before its body has ended, is given up.
             with suppress(errors.LocalProtocolError):
-                connection.send(events.RequestAborted(request_id, error))
+                connection.send(events.RequestAborted(request_id, error), last=True)
             return

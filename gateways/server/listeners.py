@@ -10,13 +10,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import grp
-import ipaddress
 import os
 import pwd
 import socket
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from gateways.addresses import Address
@@ -24,13 +23,21 @@ from gateways.errors import ConfigurationError
 from gateways.server.log import log
 from gateways.server.options import Options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ipaddress
+    from typing import Any
+
+    _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 WEB_SERVER_USERS = ("www-data", "nginx", "apache", "http", "www")
 """The users that distributions run nginx and Apache as."""
 
 LOCK_SECONDS = 3.0
 """How long a start or a stop waits for others who are starting or stopping in the same folder."""
 
-Accepted = tuple[socket.socket, tuple[str, str], tuple[str, str]]
+Accepted = tuple[int, int, tuple[str, str], tuple[str, str]]
+"""A descriptor, its address family, the peer's address and this end's own."""
 
 
 class Listener:
@@ -48,28 +55,37 @@ class Listener:
         self._owner = os.getpid()
         self._identity = _identity(address.path) if address.family == "unix" else None
         sock.setblocking(False)
+        # What socket.accept itself calls.
+        self._accept: Callable[[], tuple[int, Any]] = sock._accept  # type: ignore[attr-defined]  # typeshed leaves it out
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._socket.fileno()
 
     def accept(self) -> Accepted | None:
-        """Accept a connection; return it with the peer's and its own address, None if refused.
+        """Accept a connection; None where it came from somewhere that is not allowed in.
 
         Raises BlockingIOError when there is none, OSError for what accept(2) can fail with.
         """
-        sock, name = self._socket.accept()
-        sock.setblocking(False)
-        if sock.family == socket.AF_UNIX:
-            return sock, ("", ""), ("", "")
+        # A socket object would cost as much as the rest of accepting; most connections that carry
+        # one request never need it.
+        descriptor, name = self._accept()
+        os.set_blocking(descriptor, False)
+        if self._socket.family == socket.AF_UNIX:
+            return descriptor, socket.AF_UNIX, ("", ""), ("", "")
+        return self._accepted_over_tcp(descriptor, name)
+
+    def _accepted_over_tcp(self, descriptor: int, name: Any) -> Accepted | None:
         host = str(name[0])
+        sock = socket.socket(self._socket.family, socket.SOCK_STREAM, 0, descriptor)
         if self._networks and not _is_allowed(host, self._networks):
             log.warning("refused a connection from %s: it is in no --allow network", host)
             sock.close()
             return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         local = sock.getsockname()
-        return sock, (host, str(name[1])), (str(local[0]), str(local[1]))
+        family, peer = sock.family, (host, str(name[1]))
+        return sock.detach(), family, peer, (str(local[0]), str(local[1]))
 
     def unlink(self) -> None:
         """Remove a unix socket's path, if it still is the one that this process made."""
@@ -110,6 +126,8 @@ def _take_over(address: Address, options: Options) -> socket.socket:
 
 
 def _open_tcp(address: Address, options: Options) -> socket.socket:
+    import ipaddress  # a daemon on a unix socket does without it
+
     try:
         found = socket.getaddrinfo(
             address.host or None,
@@ -304,14 +322,13 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
 def _networks(options: Options) -> list[_Network]:
     return [_network(text) for text in options.allow]
 
 
 def _network(text: str) -> _Network:
+    import ipaddress
+
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError as error:
@@ -321,6 +338,8 @@ def _network(text: str) -> _Network:
 
 
 def _is_allowed(host: str, networks: Sequence[_Network]) -> bool:
+    import ipaddress
+
     address = ipaddress.ip_address(host.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped

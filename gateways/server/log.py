@@ -7,7 +7,10 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 log = logging.getLogger("gateways")
 

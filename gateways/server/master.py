@@ -1,10 +1,9 @@
-"""The master process: it opens the listeners, watches over the workers and takes the signals.
+"""The master process: it opens the listeners, watches over the others and takes the signals.
 
-It never parses a request and never imports the application: each worker loads it after the fork,
-so what the application opens (database connections, threads) belongs to one process.
-
-The first worker is started alone.  Only when it has loaded the application are the others
-started, so that an application that cannot be loaded says so once.
+It never parses a request and never imports the application.  Each generation of the application
+(the start, each reload) has a template process that does, and that forks the workers; see
+`template.py`.  A new generation takes over when its first worker is ready, and the old one then
+finishes what it has begun; so a reload that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -13,32 +12,55 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 
 from gateways.errors import ConfigurationError
+from gateways.server.channel import BORN, DIED, LOADED, NOT_BORN, READY, Message
+from gateways.server.generation import Generation, Record
 from gateways.server.listeners import Listener
-from gateways.server.log import flush, leave, log
+from gateways.server.log import log
 from gateways.server.options import Options
-from gateways.server.worker import Application, Worker
-
-CANNOT_LOAD = 3
-"""A worker's exit status when the application cannot be loaded; it has said why."""
+from gateways.server.template import CANNOT_LOAD, STOPPING, refuse_threads
+from gateways.server.worker import Application
 
 SHORT_LIFE = 2.0
-"""Seconds.  A worker that dies younger than this is replaced after a pause that doubles each time."""
+"""Seconds.  A process that dies younger than this is replaced after a pause that doubles each time."""
+
+FIRST_PAUSE = 0.1
 
 LONGEST_PAUSE = 10.0
 
 TICK_SECONDS = 1.0
 
-KILL_SECONDS = 5.0
-"""How long after graceful_timeout a worker that has not ended by itself is killed."""
+ORPHAN_TICK_SECONDS = 0.1
+"""How often workers without a template are looked at: no signal tells of their deaths."""
 
-AT_ONCE_SECONDS = 2.0
-"""The same, for a stop at once."""
+WATCHDOG_SECONDS = 60.0
+"""How long a worker may be silent before that is logged, and how often it is logged."""
 
-STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+WHILE_LOADING = "while it loaded the application"
+
+
+class Pause:
+    """The wait before the next attempt of what has just failed."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.until = 0.0
+
+    def lengthen(self) -> None:
+        """It has failed again."""
+        self.seconds = min(max(FIRST_PAUSE, self.seconds * 2), LONGEST_PAUSE)
+        self.until = time.monotonic() + self.seconds
+
+    def forget(self) -> None:
+        """It has worked."""
+        self.seconds = self.until = 0.0
+
+    def words(self) -> str:
+        """Return what a log line says of it."""
+        return f" in {self.seconds:.1f} s" if self.seconds else ""
 
 
 class Master:
@@ -58,23 +80,26 @@ class Master:
         self._on_load_error = on_load_error
         self._announce = announce
         self._announced = False
-        self._born: dict[int, float] = {}
-        self._retiring: set[int] = set()
-        self._ready = False
+        self._next: Generation | None = None
+        self._current: Generation | None = None
+        self._retired: list[Generation] = []
+        self._wants_anew = True
         self._stopping = False
         self._failed = False
-        self._kill_at = float("inf")
-        self._pause = 0.0
-        self._not_before = 0.0
+        self._worker_pause = Pause()
+        self._template_pause = Pause()
         self._signals: list[int] = []
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._ready_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller = select.poll()
-        # Only the master holds the writing end: its closing tells the workers that they are alone.
-        self._life_pipe = os.pipe2(os.O_CLOEXEC)
 
     def run(self) -> bool:
-        """Serve until stopped.  Return false when the application could not be loaded."""
+        """Serve until stopped.  Return false when the application could not be loaded.
+
+        Raises ConfigurationError when this process has other threads.
+        """
+        refuse_threads(
+            "this program has threads",
+            "call serve() before they are started, or with workers=1",
+        )
         handled = [*STOPPING, signal.SIGHUP, signal.SIGCHLD]
         if any(listener.inherited for listener in self._listeners):
             handled.append(signal.SIGUSR1)  # multiwatch stops its children with this one
@@ -89,86 +114,171 @@ class Master:
             for listener in self._listeners:
                 listener.unlink()
                 listener.close()
+            self._close()
         return not self._failed
 
     def _note(self, number: int, frame: object) -> None:
         self._signals.append(number)
 
+    def _close(self) -> None:
+        """Give back what is this process's alone; also for a template that has just been forked."""
+        for generation in self._generations():
+            if generation is not self._next:
+                generation.close()
+        for descriptor in self._signal_pipe:
+            os.close(descriptor)
+
+    def _generations(self) -> Iterator[Generation]:
+        yield from [each for each in (self._next, self._current) if each is not None]
+        yield from list(self._retired)
+
+    # The loop.
+
     def _supervise(self) -> None:
-        self._poller.register(self._signal_pipe[0], select.POLLIN)
-        self._poller.register(self._ready_pipe[0], select.POLLIN)
-        while self._born or not self._stopping:
+        while not self._stopping or any(self._generations()):
             self._start_missing()
-            for descriptor, _ in self._poller.poll(TICK_SECONDS * 1000):
-                os.read(descriptor, 4096)
-                if descriptor == self._ready_pipe[0] and not self._ready:
-                    self._on_ready()
+            self._wait()
+            for generation in self._generations():
+                self._listen_to(generation)
             signals, self._signals = self._signals, []
             for number in signals:
                 self._on_signal(number)
             self._bury()
-            if self._stopping and time.monotonic() >= self._kill_at:
-                for pid in self._born:
-                    _kill(pid, signal.SIGKILL)
+            now = time.monotonic()
+            for generation in self._generations():
+                generation.kill_if_due(now)
+                self._watch(generation, now)
+
+    def _wait(self) -> None:
+        poller = select.poll()
+        poller.register(self._signal_pipe[0], select.POLLIN)
+        for generation in self._generations():
+            if generation.pid and not generation.deaf:
+                poller.register(generation.channel, select.POLLIN)
+        for descriptor, _ in poller.poll(self._patience() * 1000):
+            if descriptor == self._signal_pipe[0]:
+                os.read(descriptor, 4096)
+
+    def _patience(self) -> float:
+        """Return for how long nothing needs to be done unless something happens."""
+        if any(each.workers and not each.pid for each in self._generations()):
+            return ORPHAN_TICK_SECONDS
+        now = time.monotonic()
+        due = [self._worker_pause.until, self._template_pause.until]
+        due += [each.kill_at for each in self._generations()]
+        return min([TICK_SECONDS, *(each - now for each in due if each > now)])
 
     def _start_missing(self) -> None:
-        wanted = self._options.workers if self._ready else 1
-        while (
-            not self._stopping
-            and len(self._born) - len(self._retiring) < wanted
-            and time.monotonic() >= self._not_before
-        ):
-            self._start_one()
-
-    def _start_one(self) -> None:
-        flush()
-        # The interpreter forgets signals that reach a child before it runs its first line.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
-            pid = os.fork()
-        except OSError as error:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-            self._pause_forking()
-            log.error("cannot start a worker: %s; trying again in %.1f s", error, self._pause)
+        if self._stopping:
             return
-        if pid == 0:
-            status = 70  # EX_SOFTWARE, unless the worker gets to say better
-            try:
-                status = self._be_worker()
-            except BaseException:  # it must not run on as a second master
-                log.exception("the worker failed")
-            finally:
-                leave(status)
-        self._born[pid] = time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        now = time.monotonic()
+        lost = self._current is not None and not self._current.pid
+        if (lost or self._wants_anew) and self._next is None and now >= self._template_pause.until:
+            self._load_anew()
+        for generation in (self._next, self._current):
+            if generation and generation.wants_worker() and now >= self._worker_pause.until:
+                generation.fork_worker()
 
-    def _be_worker(self) -> int:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        # While it loads the application there is nothing to finish: a stop ends the worker at once.
-        for number in (signal.SIGCHLD, *STOPPING):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-        os.close(self._life_pipe[1])
+    def _load_anew(self) -> None:
+        """Start the next generation."""
         try:
-            application = self._load()
-        except ConfigurationError as error:
-            self._on_load_error(error)
-            return CANNOT_LOAD
-        worker = Worker(application, self._listeners, self._options, parent_pipe=self._life_pipe[0])
-        worker.run(self._tell_ready)
-        return 0
+            self._next = Generation(self._options)
+            self._next.start(self._load, self._listeners, self._on_load_error, self._close)
+        except OSError as error:
+            if self._next is not None:
+                self._next.close()
+                self._next = None
+            self._template_pause.lengthen()
+            log.error(
+                "cannot start a process to load the application: %s; trying again%s",
+                error.strerror,
+                self._template_pause.words(),
+            )
+        else:
+            self._wants_anew = False
 
-    def _tell_ready(self) -> None:
-        log.info("worker ready")
-        os.write(self._ready_pipe[1], b"R")
+    def _retire(self, generation: Generation, at_once: bool = False) -> None:
+        if generation not in self._retired:
+            self._retired.append(generation)
+        generation.stop(at_once)
+
+    # What templates report.
+
+    def _listen_to(self, generation: Generation) -> None:
+        while generation.pid and not generation.deaf:
+            report = generation.receive()
+            if report is None:
+                return
+            self._on_report(generation, report)
+
+    def _on_report(self, generation: Generation, report: Message) -> None:
+        if report.kind == LOADED:
+            generation.loaded = True
+        elif report.kind == BORN:
+            generation.forking = False
+            worker = Record(report.pid, report.slot, report.descriptor)
+            generation.workers[report.pid] = worker
+        elif report.kind == NOT_BORN:
+            generation.forking = False
+            self._worker_pause.lengthen()
+            after = self._worker_pause.words()
+            log.error("cannot start a worker: %s; trying again%s", os.strerror(report.value), after)
+        elif report.kind == READY:
+            generation.workers[report.pid].ready = True
+            self._on_ready(generation)
+        elif report.kind == DIED:
+            worker = generation.workers[report.pid]
+            generation.bury(worker)
+            if not generation.stopping:
+                self._on_death(generation, worker, report.value)
+
+    def _on_ready(self, generation: Generation) -> None:
+        generation.ready = True
+        if generation is not self._next or self._stopping:
+            return
+        self._next, old = None, self._current
+        self._current = generation
+        self._worker_pause.forget()
+        if not self._announced:
+            self._announced = True
+            self._announce()
+        if old is not None:
+            self._retire(old)
+
+    def _on_death(self, generation: Generation, worker: Record, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        if generation is self._next:
+            if code != CANNOT_LOAD:
+                loading = self._options.lazy
+                when = WHILE_LOADING if loading else "before it was ready"
+                log.error("worker %d %s %s", worker.pid, _how(code), when)
+            self._on_failure(generation)
+            return
+        if time.monotonic() - worker.born < SHORT_LIFE:
+            self._worker_pause.lengthen()
+        else:
+            self._worker_pause.forget()
+        after = self._worker_pause.words()
+        log.error("worker %d %s; starting another%s", worker.pid, _how(code), after)
+
+    def _on_failure(self, generation: Generation) -> None:
+        """The next generation has failed before it had a worker that serves."""
+        self._next = None
+        self._retire(generation)
+        if self._current is None:
+            self._failed = self._stopping = True
+            return
+        log.error("the application cannot be loaded any more; the old workers go on")
+        self._template_pause.lengthen()
+
+    # Signals and deaths.
 
     def _on_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
             return
         if number == signal.SIGHUP:
             if not self._stopping:
-                self._replace_workers()
+                self._reload()
             return
         at_once = self._stopping or number == signal.SIGQUIT
         if at_once:
@@ -177,75 +287,93 @@ class Master:
             name = signal.Signals(number).name
             log.info("%s: stopping once running requests are answered", name)
         self._stopping = True
-        patience = AT_ONCE_SECONDS if at_once else self._options.graceful_timeout + KILL_SECONDS
-        self._kill_at = time.monotonic() + patience
         for listener in self._listeners:
             listener.unlink()
             listener.close()
-        for pid in self._born:
-            _kill(pid, signal.SIGQUIT if at_once else signal.SIGTERM)
+        for generation in self._generations():
+            self._retire(generation, at_once)
+        self._next = self._current = None
 
-    def _replace_workers(self) -> None:
-        """Start new workers, which load the application anew; the old ones finish once that worked."""
+    def _reload(self) -> None:
         log.info("SIGHUP: replacing the workers")
-        self._retiring.update(self._born)
-        self._ready = False
-        # A pipe of its own tells this generation's readiness from what the last one has to say.
-        self._poller.unregister(self._ready_pipe[0])
-        os.close(self._ready_pipe[0])
-        os.close(self._ready_pipe[1])
-        self._ready_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller.register(self._ready_pipe[0], select.POLLIN)
-
-    def _on_ready(self) -> None:
-        """The first worker of a generation serves: the others may start, the last one's may go."""
-        self._ready = True
-        self._pause = 0.0
-        if not self._announced:
-            self._announced = True
-            self._announce()
-        for pid in self._retiring:
-            _kill(pid, signal.SIGTERM)
+        if self._next is not None:
+            # What it is loading may be out of date, or hang.
+            self._retire(self._next)
+            self._next = None
+        self._wants_anew = True
+        self._template_pause.forget()
 
     def _bury(self) -> None:
-        while self._born:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+        for generation in self._generations():
+            for orphan in generation.orphans_that_ended():
+                generation.shares.clear(orphan.slot)
+                generation.bury(orphan)
+                if not generation.stopping:
+                    log.error("worker %d has ended", orphan.pid)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
             if pid == 0:
-                return
-            born = self._born.pop(pid, None)
-            if born is None:
-                continue  # a process that the master's own program started
-            if pid in self._retiring:
-                self._retiring.discard(pid)
-            elif not self._stopping:
-                self._on_death(pid, status, time.monotonic() - born)
+                break
+            for generation in self._generations():
+                if generation.pid == pid:
+                    self._on_template_end(generation, status)
+        for generation in list(self._retired):
+            if generation.has_ended():
+                generation.close()
+                self._retired.remove(generation)
 
-    def _on_load_failure(self) -> None:
-        if not self._retiring:
-            self._failed = self._stopping = True
-            return
-        log.error("the application cannot be loaded any more; the old workers go on")
-        self._retiring.clear()
-        self._ready = True
-
-    def _pause_forking(self) -> None:
-        self._pause = min(max(0.1, self._pause * 2), LONGEST_PAUSE)
-        self._not_before = time.monotonic() + self._pause
-
-    def _on_death(self, pid: int, status: int, age: float) -> None:
+    def _on_template_end(self, generation: Generation, status: int) -> None:
+        self._listen_to(generation)  # what it reported before it died comes first
+        pid = generation.pid
+        generation.on_template_end()
         code = os.waitstatus_to_exitcode(status)
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
-        if not self._ready and (code == CANNOT_LOAD or not self._announced):
-            if code != CANNOT_LOAD:
-                log.error("worker %d %s while it loaded the application", pid, how)
-            self._on_load_failure()
+        if generation.stopping:
             return
-        if age < SHORT_LIFE:
-            self._pause_forking()
+        if generation is self._next:
+            if code != CANNOT_LOAD:
+                loaded = generation.loaded
+                when = "before its first worker was ready" if loaded else WHILE_LOADING
+                log.error("template process %d %s %s", pid, _how(code), when)
+            self._on_failure(generation)
+            return
+        if time.monotonic() - generation.born < SHORT_LIFE:
+            self._template_pause.lengthen()
         else:
-            self._pause = 0.0
-        after = f" in {self._pause:.1f} s" if self._pause else ""
-        log.error("worker %d %s; starting another%s", pid, how, after)
+            self._template_pause.forget()
+        log.error(
+            "template process %d %s; its workers go on until the application is loaded anew",
+            pid,
+            _how(code),
+        )
+
+    def _watch(self, generation: Generation, now: float) -> None:
+        """Log which workers have not come round to their loops for a while."""
+        for worker in generation.workers.values():
+            silence = generation.shares.silence(worker.slot, now)
+            if silence < WATCHDOG_SECONDS or now - worker.warned_at < WATCHDOG_SECONDS:
+                continue
+            worker.warned_at = now
+            if self._options.threads == 1:
+                log.warning(
+                    "worker %d has been in one request for %d s and answers no other;"
+                    " where requests may take so long, give it more --threads",
+                    worker.pid,
+                    silence,
+                )
+            else:
+                log.warning(
+                    "worker %d has not run its timer for %d s: something in the application holds"
+                    " the interpreter's lock, or the process is stopped",
+                    worker.pid,
+                    silence,
+                )
+
+
+def _how(code: int) -> str:
+    return f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with {code}"
 
 
 def _signal_name(number: int) -> str:
@@ -253,8 +381,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal
         return f"signal {number}"
-
-
-def _kill(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError):  # it has ended by itself, and waitpid will tell
-        os.kill(pid, number)

@@ -5,24 +5,37 @@ Limits stand here with the reason beside them.
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, NamedTuple
-
 from gateways.errors import ConfigurationError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-class Option(NamedTuple):
+
+class Option:
     """One option: `kind` is "int", "float" (seconds), "str", "bool", "mode" (octal) or "choice"."""
 
-    name: str
-    kind: str
-    default: Any
-    help: str
-    section: str
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    multiple: bool = False
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        default: Any,
+        help: str,
+        section: str,
+        minimum: float | None = None,
+        maximum: float | None = None,
+        choices: tuple[str, ...] = (),
+        multiple: bool = False,
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.default = default
+        self.help = help
+        self.section = section
+        self.minimum = minimum
+        self.maximum = maximum
+        self.choices = choices
+        self.multiple = multiple
 
 
 PROCESSES = "Processes and threads"
@@ -49,6 +62,13 @@ OPTIONS: tuple[Option, ...] = (
         PROCESSES,
         1,
         1024,
+    ),
+    Option(
+        "lazy",
+        "bool",
+        False,
+        "Load the application in each worker, instead of once before the workers are forked. For applications that start threads or open connections while they are imported.",
+        PROCESSES,
     ),
     Option(
         "graceful_timeout",
@@ -125,7 +145,7 @@ OPTIONS: tuple[Option, ...] = (
         "max_connections",
         "int",
         1024,
-        "Open connections per worker; past it no more are accepted until one closes.",
+        "Open connections per worker. Past it the idle one that was used longest ago is closed; when none is idle, new requests are answered 503.",
         LIMITS,
         1,
         1_000_000,
@@ -167,22 +187,74 @@ OPTIONS: tuple[Option, ...] = (
         86400,
     ),
     Option(
-        "read_timeout",
+        "min_rate",
+        "int",
+        1024,
+        "Bytes a second, averaged over rate_window, that a web server must send of a body which is waited for, and take of an answer that waits; slower connections are cut. An answer may last for ever as long as what there is of it is taken.",
+        LIMITS,
+        1,
+        1_000_000_000,
+    ),
+    Option(
+        "rate_window",
         "float",
-        60.0,
-        "Seconds without a byte of an awaited request body after which the request is given up.",
+        30.0,
+        "Seconds over which min_rate is averaged. A timeout that starts anew with every byte would let a connection be held for ever.",
         LIMITS,
         0.1,
         86400,
     ),
     Option(
-        "write_timeout",
-        "float",
-        60.0,
-        "Seconds in which the web server takes no byte of an answer after which the connection is cut.",
+        "body_memory",
+        "int",
+        65536,
+        "Bytes of one request's body that are held in memory; the rest goes to a private temporary file.",
         LIMITS,
-        0.1,
-        86400,
+        4096,
+        1_073_741_824,
+    ),
+    Option(
+        "max_spooled_body",
+        "int",
+        67_108_864,
+        "Bytes up to which a body is complete before the application starts, so that a slow sender holds no thread; longer ones stream.",
+        LIMITS,
+        0,
+        1_099_511_627_776,
+    ),
+    Option(
+        "answer_tail",
+        "int",
+        1_048_576,
+        "Bytes of a finished answer that may still be unsent when its thread goes on to other requests, so that a slow reader holds no thread.",
+        LIMITS,
+        0,
+        1_073_741_824,
+    ),
+    Option(
+        "answer_memory",
+        "int",
+        67_108_864,
+        "Bytes of such answers in the memory of one worker; more of them go to temporary files.",
+        LIMITS,
+        0,
+        1_099_511_627_776,
+    ),
+    Option(
+        "spool_size",
+        "int",
+        1_073_741_824,
+        "Bytes of temporary files of one worker. Past it requests with bodies are answered 503, and the slowest readers are cut.",
+        LIMITS,
+        0,
+        1_099_511_627_776,
+    ),
+    Option(
+        "spool_folder",
+        "str",
+        "",
+        "Folder for temporary files. The default is the system's, or /var/tmp where that is in memory.",
+        LIMITS,
     ),
     Option(
         "error_stream",
@@ -214,6 +286,7 @@ class Options:
 
     workers: int
     threads: int
+    lazy: bool
     graceful_timeout: float
     script_name: str
     stream_requests: bool
@@ -229,8 +302,14 @@ class Options:
     max_variables: int
     max_variable_bytes: int
     head_timeout: float
-    read_timeout: float
-    write_timeout: float
+    min_rate: int
+    rate_window: float
+    body_memory: int
+    max_spooled_body: int
+    answer_tail: int
+    answer_memory: int
+    spool_size: int
+    spool_folder: str
     error_stream: str
     log_level: str
 
@@ -287,6 +366,8 @@ def _number(option: Option, value: Any) -> int | float:
 
 
 def _unknown(name: str) -> str:
+    import difflib
+
     near = difflib.get_close_matches(name, BY_NAME, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"unknown option {name}{hint}"

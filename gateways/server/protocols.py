@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from gateways import fastcgi, scgi
 from gateways.errors import ConfigurationError
-from gateways.interface import ServerConnection
 from gateways.server.options import Options
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def _fastcgi(options: Options) -> ServerConnection:
+    from gateways.interface import ServerConnection
+
+    Factory = Callable[[], ServerConnection]
+
+
+def _fastcgi(options: Options) -> Factory:
     # What GET_VALUES tells (FastCGI 4.1): the numbers at which this server really stops.
     connections = options.workers * options.max_connections
-    return fastcgi.ServerConnection(
+    return fastcgi.ServerConnection.factory(
         max_variables=options.max_variables,
         max_variable_bytes=options.max_variable_bytes,
         max_open_requests=options.max_open_requests,
@@ -23,13 +28,13 @@ def _fastcgi(options: Options) -> ServerConnection:
     )
 
 
-def _scgi(options: Options) -> ServerConnection:
-    return scgi.ServerConnection(
+def _scgi(options: Options) -> Factory:
+    return scgi.ServerConnection.factory(
         max_variables=options.max_variables, max_variable_bytes=options.max_variable_bytes
     )
 
 
-CODECS: dict[str, Callable[[Options], ServerConnection]] = {"fcgi": _fastcgi, "scgi": _scgi}
+CODECS: dict[str, Callable[[Options], Factory]] = {"fcgi": _fastcgi, "scgi": _scgi}
 
 
 def check_protocol(protocol: str) -> None:
@@ -39,6 +44,6 @@ def check_protocol(protocol: str) -> None:
         raise ConfigurationError(f"cannot serve {protocol}:// in this version; it serves {known}")
 
 
-def new_codec(protocol: str, options: Options) -> ServerConnection:
-    """Return the server end for a new connection."""
+def codec_factory(protocol: str, options: Options) -> Factory:
+    """Return what makes the server end for each new connection."""
     return CODECS[protocol](options)

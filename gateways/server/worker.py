@@ -1,8 +1,8 @@
 """One worker process: its threads, their one epoll, and the main thread that keeps time.
 
 With several threads, each of them waits on the same epoll for one event, reads, runs the
-application and answers, all by itself; the main thread takes signals and once a second cuts off
-connections whose deadline has passed.  With one thread the main thread does everything.
+application and answers, all by itself; the main thread takes signals and once a second looks at
+deadlines and rates.  With one thread the main thread does everything.
 
 Jobs that the thread at hand cannot run itself (the second request from one read, a request that
 arrived while an application was running) go to a queue; an eventfd in the epoll calls a free
@@ -21,25 +21,61 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gateways import wsgi
-from gateways.server.connection import Connection, Job
+from gateways.server.backlog import Tails
+from gateways.server.connection import BODY_SIZE, Connection
 from gateways.server.listeners import Listener
 from gateways.server.log import leave, log
 from gateways.server.options import Options
-from gateways.server.protocols import new_codec
+from gateways.server.protocols import codec_factory
+from gateways.server.sending import Sending
+from gateways.server.shares import Share
+from gateways.server.spool import Spool
+
+TYPE_CHECKING = False
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from gateways.server.sending import Job
 
 Application = Callable[..., Iterable[bytes]]
 
 TICK_SECONDS = 1.0
-"""How often deadlines are looked at, and how late each may be noticed."""
+"""How often deadlines and rates are looked at, and how late each may be noticed."""
 
 JOIN_SECONDS = 0.5
 """How long the end waits for threads that are told to end."""
 
+YIELD_SECONDS = 0.01
+"""How long a worker that has more than its share leaves a new connection to the others."""
+
+EVENTS_AT_ONCE = 64
+"""What one thread alone takes from its epoll; several take one event each."""
+
+BUSY_LOG_SECONDS = 60.0
+"""How often at most it is logged that all threads are busy."""
+
+RESERVE = 64
+"""Connections beyond max_connections that are accepted only to be told that there is no room."""
+
 WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
 
+class Seat:
+    """What one thread is doing: the connection it serves, and how many events it has taken."""
+
+    __slots__ = ("connection", "count", "seen")
+
+    def __init__(self) -> None:
+        self.connection: Sending | None = None
+        self.count = 0
+        self.seen = -1  # the count at the last tick
+
+
 class Worker:
-    """Serves `application` on `listeners` until told to stop."""
+    """Serves `application` on `listeners` until told to stop.
+
+    `parent_pipe` ends when the master does, -1 where there is none.  `share` is this worker's
+    part in what the workers of a generation tell one another.
+    """
 
     def __init__(
         self,
@@ -48,41 +84,58 @@ class Worker:
         options: Options,
         *,
         parent_pipe: int = -1,
+        share: Share | None = None,
     ) -> None:
         self.application = application
         self.options = options
         # "/" mounts the application at the root; without the option the variables decide.
         self.script_name = options.script_name.rstrip("/") if options.script_name else None
         self.environ_base = _environ_base(options, listeners)
+        self.spool = Spool(options.spool_size, options.spool_folder)
+        self.tails = Tails(options, self.spool)
         self.draining = False
+        self.now = time.monotonic()
+        """The time of the last tick: good enough for what is measured in seconds."""
         self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._codecs = {
+            listener.fileno(): codec_factory(listener.address.protocol, options)
+            for listener in listeners
+        }
         self._graceful = min(
             options.graceful_timeout,
             7.0 if any(listener.inherited for listener in listeners) else float("inf"),
         )
         self._parent_pipe = parent_pipe
+        self._share = share
         self._connections: dict[int, Connection] = {}
         self._ready: deque[Job] = deque()
-        self._busy = 0
-        self._busy_lock = threading.Lock()
+        self._open_requests = 0
+        self._open_lock = threading.Lock()
+        self._seats: list[Seat] = []
+        self._busy_logged_at = -BUSY_LOG_SECONDS
         self._accepting = False
         self._accept_lock = threading.RLock()
         self._accept_again_at = 0.0
+        self._yielded = False
         self._stopped = False
         self._ended = False
         self._end_lock = threading.Lock()
         self._signals: list[int] = []
         self._told = 0
+        self._alone = options.threads == 1
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._descriptors = [self._wake, self._stop, *self._signal_pipe]
         self._threads: list[threading.Thread] = []
+        self._buffers: deque[bytearray] = deque()
         self._wakes: deque[int] = deque()
         self._drain_until = 0.0
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
+        if share is not None:
+            self._epoll.register(share.descriptor, select.EPOLLIN | select.EPOLLET)
 
     # What the owner calls.
 
@@ -93,6 +146,8 @@ class Worker:
         """
         restore = self._take_signals()
         self._accept_connections(True)
+        if self._share is not None:
+            self._share.join(time.monotonic())
         ready()
         try:
             if self.options.threads == 1:
@@ -118,7 +173,26 @@ class Worker:
             self._ready.append(job)
             os.eventfd_write(self._wake, 1)
 
-    def watch_output(self, connection: Connection, wanted: bool) -> None:
+    def run_first(self, jobs: list[Job]) -> None:
+        """Run the first of `jobs` here, and have free threads run the others."""
+        if jobs:
+            if len(jobs) > 1:
+                self.submit(jobs[1:])
+            jobs[0].run()
+
+    def register(self, connection: Connection) -> None:
+        """Have the epoll watch a connection, and count it among those that may stay.
+
+        It is registered first: once it is in the dictionary another thread may find it, by a late
+        event of a connection that had the same number, and serve and close it.  An edge that
+        comes before that is lost, so the connection is to be read to the end afterwards.
+        """
+        connection.registered = True
+        self._epoll.register(connection.descriptor, WATCHED)
+        self._connections[connection.descriptor] = connection
+        self._count_connections()
+
+    def watch_output(self, connection: Sending, wanted: bool) -> None:
         """Have the epoll report, or no longer report, when a connection takes more bytes."""
         mask = WATCHED | (select.EPOLLOUT if wanted else 0)
         self._epoll.modify(connection.descriptor, mask)
@@ -127,8 +201,35 @@ class Worker:
         """A connection is about to close."""
         self._epoll.unregister(connection.descriptor)
         del self._connections[connection.descriptor]
-        if not self._accepting and not self.draining:
+        self._count_connections()
+
+    def on_closed(self) -> None:
+        """A connection may have closed, and its locks are free."""
+        few = len(self._connections) < self.options.max_connections
+        if few and not self._accepting and not self.draining:
             self._accept_connections(True)
+
+    def count_request(self) -> bool:
+        """Count a request that is not answered in one go; return whether that is one too many."""
+        with self._open_lock:
+            self._open_requests += 1
+            return self._open_requests > self.options.max_connections
+
+    def discount_request(self) -> None:
+        """A request that was counted is over."""
+        with self._open_lock:
+            self._open_requests -= 1
+
+    def take_buffer(self) -> bytearray:
+        """Return memory for one read of a body, for the caller alone; give it back at once."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return bytearray(BODY_SIZE)
+
+    def give_buffer(self, buffer: bytearray) -> None:
+        """Take back what `take_buffer` gave; nobody looks at it any more."""
+        self._buffers.append(buffer)
 
     def take_wake(self) -> int:
         """Return an eventfd for the caller alone, to be woken with; give it back in the end."""
@@ -153,7 +254,11 @@ class Worker:
 
     def _run_threads(self) -> None:
         for number in range(self.options.threads):
-            thread = threading.Thread(target=self._loop, name=f"gateways-{number}", daemon=True)
+            seat = Seat()
+            self._seats.append(seat)
+            thread = threading.Thread(
+                target=self._loop, args=(seat,), name=f"gateways-{number}", daemon=True
+            )
             self._threads.append(thread)
             thread.start()
         poller = select.poll()
@@ -161,79 +266,107 @@ class Worker:
         if self._parent_pipe >= 0:
             poller.register(self._parent_pipe, select.POLLIN)
         while not self._stopped:
-            for descriptor, _ in poller.poll(TICK_SECONDS * 1000):
+            for descriptor, _ in poller.poll(self._patience() * 1000):
                 self._on_control(descriptor)
-            self._tick()
+            self._tick_when_due()
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
             # One that is stuck in an application is left behind.
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    def _loop(self, seat: Seat) -> None:
+        poll = self._epoll.poll
+        find = self._connections.get
+        while not self._stopped:
+            for descriptor, mask in poll(-1, 1):
+                connection = find(descriptor)
+                seat.connection = connection
+                seat.count += 1
+                try:
+                    if connection is not None:
+                        connection.serve(mask)
+                    else:
+                        self._on_other(descriptor, seat)
+                except Exception:
+                    self._on_internal_error(connection)
+                seat.connection = None
+
     def _run_alone(self) -> None:
+        seat = Seat()
+        self._seats.append(seat)
         self._epoll.register(self._signal_pipe[0], select.EPOLLIN)
         if self._parent_pipe >= 0:
             self._epoll.register(self._parent_pipe, select.EPOLLIN)
-        next_tick = time.monotonic() + TICK_SECONDS
+        poll = self._epoll.poll
+        find = self._connections.get
+        now = time.monotonic()
         while not self._stopped:
-            self._poll_once(TICK_SECONDS)
-            if self._signals or time.monotonic() >= next_tick or self.draining:
-                self._tick()
-                next_tick = time.monotonic() + TICK_SECONDS
+            due = self._accept_again_at if self._yielded else self.now + TICK_SECONDS
+            patience = due - now if due > now and not self._ready else 0
+            for descriptor, mask in poll(patience, EVENTS_AT_ONCE):
+                connection = find(descriptor)
+                try:
+                    if connection is not None:
+                        connection.serve(mask)
+                    else:
+                        self._on_other(descriptor, seat)
+                except Exception:
+                    self._on_internal_error(connection)
+            now = time.monotonic()
+            if now >= due or self._signals or self.draining:
+                self._tick_when_due()
 
-    def _loop(self) -> None:
-        while not self._stopped:
-            self._poll_once(-1)
-
-    def _poll_once(self, timeout: float) -> None:
-        for descriptor, mask in self._epoll.poll(timeout, 1):
-            connection = self._connections.get(descriptor)
-            try:
-                self._handle(descriptor, mask, connection)
-            except Exception:
-                log.exception("internal error; please report it")
-                if connection is not None:
-                    connection.give_up()
-
-    def _handle(self, descriptor: int, mask: int, connection: Connection | None) -> None:
+    def _on_internal_error(self, connection: Connection | None) -> None:
+        log.exception("internal error; please report it")
         if connection is not None:
-            self._run_first(connection.on_event(mask))
-        elif descriptor in self._listeners:
-            self._run_first(self._accept(self._listeners[descriptor]) or [])
+            connection.give_up()
+
+    def _on_other(self, descriptor: int, seat: Seat) -> None:
+        if descriptor in self._listeners:
+            self._accept(self._listeners[descriptor], seat)
         elif descriptor == self._wake:
-            self._run_ready()
+            self._run_ready(seat)
+        elif self._share is not None and descriptor == self._share.descriptor:
+            self._accept_for_others(seat)
         elif descriptor in (self._signal_pipe[0], self._parent_pipe):
             self._on_control(descriptor)
 
-    def _run_first(self, jobs: list[Job]) -> None:
-        if jobs:
-            self.submit(jobs[1:])
-            self._run_job(jobs[0])
-
-    def _run_ready(self) -> None:
+    def _run_ready(self, seat: Seat) -> None:
         try:
             os.eventfd_read(self._wake)
         except BlockingIOError:
             return  # another thread was called for the same job
-        self._run_job(self._ready.popleft())
-
-    def _run_job(self, job: Job) -> None:
-        with self._busy_lock:
-            self._busy += 1
+        job = self._ready.popleft()
+        seat.connection = job.connection
         try:
-            job()
+            job.run()
         finally:
-            with self._busy_lock:
-                self._busy -= 1
+            seat.connection = None
 
     # Accepting.
 
-    def _accept(self, listener: Listener) -> list[Job] | None:
-        """Accept one connection; return the jobs that it brings, None when there is none to accept."""
+    def _accept(self, listener: Listener, seat: Seat) -> bool:
+        """Accept one connection and serve it; return false when there is none to accept."""
         # Under the lock, so that several threads together accept no more than max_connections.
         with self._accept_lock:
-            if not (self._accepting or self.draining):
-                return None
+            if not (self._accepting or self.draining) or self._yields():
+                return False
+            connection = self._accept_one(listener)
+        if connection is None:
+            return False
+        seat.connection = connection
+        try:
+            connection.on_accept()
+        finally:
+            seat.connection = None
+        return True
+
+    def _accept_one(self, listener: Listener) -> Connection | None:
+        """Accept a connection, None when there is none; one that is not allowed in is closed."""
+        if len(self._connections) >= self.options.max_connections:
+            self._make_room()
+        while True:
             try:
                 accepted = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -241,19 +374,69 @@ class Worker:
             except OSError as error:
                 self._pause_accepting(error)
                 return None
-            if accepted is None:
-                return []  # the peer is not in --allow, and was sent away
-            sock, peer, local = accepted
-            codec = new_codec(listener.address.protocol, self.options)
-            connection = Connection(self, sock, codec, peer, local)
-            # Registered first: once it is in the dictionary another thread may find it, by a late
-            # event of a connection that had the same number, and serve and close it.  An edge that
-            # comes before that is lost, so the pump below reads to the end.
-            self._epoll.register(connection.descriptor, WATCHED)
-            self._connections[connection.descriptor] = connection
-            if len(self._connections) >= self.options.max_connections:
+            if accepted is not None:
+                break
+        descriptor, family, peer, local = accepted
+        codec = self._codecs[listener.fileno()]()
+        connection = Connection(self, descriptor, family, codec, peer, local)
+        if len(self._connections) >= self.options.max_connections:
+            connection.overload()
+            if len(self._connections) >= self.options.max_connections + RESERVE:
                 self._accept_connections(False)
-        return connection.pump(to_the_end=True)
+        return connection
+
+    def _make_room(self) -> None:
+        """Close the idle connection that was used longest ago.
+
+        The web server opens another when it needs one; who has just connected is waiting.
+        """
+        idle = [each for each in list(self._connections.values()) if each.is_idle()]
+        for connection in sorted(idle, key=lambda each: each.used):
+            if connection.evict():
+                return
+
+    def _yields(self) -> bool:
+        """Whether a new connection is left to other workers, which have fewer; see shares.py."""
+        share = self._share
+        if share is None or self.draining:
+            return False
+        now = time.monotonic()
+        if not share.over_share(now):
+            return False
+        share.call_others()
+        self._accept_connections(False)
+        self._accept_again_at = now + YIELD_SECONDS
+        self._yielded = True
+        os.write(self._signal_pipe[1], b"\0")  # the main thread is to wake up in time
+        return True
+
+    def _accept_for_others(self, seat: Seat) -> None:
+        """Another worker has called: it has more than its share and leaves a connection to us."""
+        share = self._share
+        with self._accept_lock:
+            if self._yielded and share is not None and not share.over_share(time.monotonic()):
+                # What this one was waiting for has happened: it is its turn again.
+                self._yielded = False
+                self._accept_again_at = 0.0
+                self._accept_connections(True)
+        for listener in list(self._listeners.values()):
+            while self._accept(listener, seat):
+                pass
+
+    def _accept_again(self, now: float) -> None:
+        """The pause is over."""
+        yielded, self._yielded = self._yielded, False
+        if yielded and self._share is not None and self._share.over_share(now):
+            poller = select.poll()
+            for descriptor in self._listeners:
+                poller.register(descriptor, select.POLLIN)
+            if poller.poll(0):
+                self._share.took_anyway(now)  # nobody else came for it
+        self._accept_connections(True)
+
+    def _count_connections(self) -> None:
+        if self._share is not None:
+            self._share.connections = len(self._connections)
 
     def _pause_accepting(self, error: OSError) -> None:
         # Out of descriptors or memory, most likely; whatever it is, it may pass.
@@ -275,21 +458,57 @@ class Worker:
 
     # Time, signals and the end.
 
-    def _tick(self) -> None:
+    def _patience(self) -> float:
+        """Return how long the main thread may sleep."""
+        now = time.monotonic()
+        until = self.now + TICK_SECONDS
+        if self._yielded:
+            until = min(until, self._accept_again_at)
+        return max(0.0, until - now)
+
+    def _tick_when_due(self) -> None:
+        now = time.monotonic()
+        if self._yielded and now >= self._accept_again_at and not self.draining:
+            self._accept_again(now)
+        if self._signals or self.draining or now >= self.now + TICK_SECONDS:
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
         signals, self._signals = self._signals, []
         for number in signals:
             self._on_signal(number)
-        now = time.monotonic()
+        self.now = now
+        if self._share is not None:
+            self._share.beat(now)
         for connection in list(self._connections.values()):
-            if 0 < connection.deadline <= now:
-                connection.deadline = 0.0
-                connection.expire()
-            elif self.draining:
+            connection.check(now)
+            if self.draining:
                 connection.close_if_idle()
         if self.draining:
             self._check_drained(now)
-        elif not self._accepting and len(self._connections) < self.options.max_connections:
+            return
+        if not self._accepting and len(self._connections) < self.options.max_connections:
             self._accept_connections(True)
+        self._log_busy(now)
+
+    def _log_busy(self, now: float) -> None:
+        """Say, now and then, when no thread has become free since the last tick."""
+        stuck = self._seats and all(
+            seat.connection is not None and seat.count == seat.seen for seat in self._seats
+        )
+        for seat in self._seats:
+            seat.seen = seat.count
+        if not stuck or now < self._busy_logged_at + BUSY_LOG_SECONDS:
+            return
+        self._busy_logged_at = now
+        doing = [
+            what for seat in self._seats if seat.connection for what in seat.connection.activity()
+        ]
+        log.warning(
+            "all %d threads are busy, and have been for a second; new requests wait. They run: %s",
+            len(self._seats),
+            "; ".join(doing[:16]),
+        )
 
     def _take_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
@@ -350,11 +569,15 @@ class Worker:
         for listener in self._listeners.values():
             listener.unlink()
         self.draining = True
+        if self._share is not None:
+            self._share.leave()
         # Connections that the kernel has taken for us would be reset if the listener were closed
         # over them.
-        for listener in self._listeners.values():
-            while (jobs := self._accept(listener)) is not None:
-                self.submit(jobs)
+        with self._accept_lock:
+            for listener in self._listeners.values():
+                while (connection := self._accept_one(listener)) is not None:
+                    connection.enrol()
+                    self.submit(connection.pump(to_the_end=True))
         # Who connects from now on is to find out, and to go elsewhere.
         for listener in self._listeners.values():
             listener.close()
@@ -363,7 +586,8 @@ class Worker:
             connection.close_if_idle()
 
     def _check_drained(self, now: float) -> None:
-        if not self._connections and not self._ready and not self._busy:
+        busy = any(seat.connection is not None for seat in self._seats)
+        if not self._connections and not self._ready and not busy:
             self._stopped = True
         elif now >= self._drain_until:
             log.warning(
@@ -380,7 +604,7 @@ class Worker:
             connection.give_up()
         if not any(thread.is_alive() for thread in self._threads):
             for connection in self._connections.values():
-                connection.sock.close()
+                connection.abandon()
             with self._end_lock:
                 self._ended = True
                 self._epoll.close()

@@ -6,6 +6,26 @@
 
 from __future__ import annotations
 
-from gateways.testing.pair import Pair, Pieces, bytewise, deliver, merged, whole
+from gateways.testing.pair import (
+    Pair,
+    Pieces,
+    bytewise,
+    content_of,
+    deliver,
+    expanded,
+    merged,
+    taken_whole,
+    whole,
+)
 
-__all__ = ["Pair", "Pieces", "bytewise", "deliver", "merged", "whole"]
+__all__ = [
+    "Pair",
+    "Pieces",
+    "bytewise",
+    "content_of",
+    "deliver",
+    "expanded",
+    "merged",
+    "taken_whole",
+    "whole",
+]

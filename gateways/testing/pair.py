@@ -10,6 +10,7 @@ is no socket, no thread and no clock: a test can stop between any two bytes and 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import cycle
 
@@ -17,14 +18,18 @@ from gateways import cgi
 from gateways.errors import RemoteProtocolError
 from gateways.events import (
     EndOfRequest,
+    EndOfResponse,
     ErrorOutput,
     Event,
+    FileRange,
     FilterData,
     Request,
     RequestBody,
+    Response,
     ResponseBody,
+    WholeAnswer,
 )
-from gateways.interface import ClientConnection, ServerConnection
+from gateways.interface import Buffers, ClientConnection, ServerConnection
 
 Cut = Callable[[bytes], Iterable[bytes]]
 """Cuts bytes into the pieces in which they arrive: none of them empty, together the same bytes."""
@@ -79,14 +84,23 @@ class Pair:
     A RemoteProtocolError of either end passes through.  Its `.events` are then *all* events that
     the end received from the bytes under way, however `cut` cut them; what is left of the wire's
     content is lost, and the next `pump` carries what the ends still had to say.
+
+    With `short_cut` the server end takes each piece by `receive_whole` if it will, as the server
+    does; what it receives is the same.
     """
 
     def __init__(
-        self, client: ClientConnection, server: ServerConnection, *, cut: Cut = whole
+        self,
+        client: ClientConnection,
+        server: ServerConnection,
+        *,
+        cut: Cut = whole,
+        short_cut: bool = False,
     ) -> None:
         self.client = client
         self.server = server
         self.cut = cut
+        self.short_cut = short_cut
         self.client_events: list[Event] = []
         self.server_events: list[Event] = []
         self._eof_to_server = False
@@ -120,9 +134,10 @@ class Pair:
         """Carry what is in the outboxes, both ways, until both are empty; close what must be."""
         while True:
             requests = self.client.data_to_send()
-            answers = self.server.data_to_send()
+            answers = content_of(self.server.buffers_to_send())
             if requests and not self._eof_to_server:
-                deliver(self.server, self.cut(requests), self.server_events)
+                taker = self.server if self.short_cut else None
+                deliver(self.server, self.cut(requests), self.server_events, taker)
             if answers and not self._eof_to_client:
                 deliver(self.client, self.cut(answers), self.client_events)
             if not requests and not answers and not self._close():
@@ -171,21 +186,57 @@ class Pair:
 
 
 def deliver(
-    end: ClientConnection | ServerConnection, pieces: Iterable[bytes], into: list[Event]
+    end: ClientConnection | ServerConnection,
+    pieces: Iterable[bytes],
+    into: list[Event],
+    taker: ServerConnection | None = None,
 ) -> None:
     """Give an end the pieces in turn and add the events to `into`.
 
-    Raises the end's RemoteProtocolError with `.events` replaced by all events of this call; they
-    are in `into` as well.
+    `taker` is the same end once more where it may use `receive_whole`.  Raises the end's
+    RemoteProtocolError with `.events` replaced by all events of this call; they are in `into` as
+    well.
     """
     before = len(into)
     for piece in pieces:
         try:
-            into += end.receive_data(piece)
+            into += (taker and taken_whole(taker, piece)) or end.receive_data(piece)
         except RemoteProtocolError as error:
             into += error.events
             error.events = into[before:]
             raise
+
+
+def taken_whole(server: ServerConnection, data: bytes) -> list[Event] | None:
+    """Have a server end take `data` by `receive_whole`: the events that it stands for, or None."""
+    taken = server.receive_whole(data)
+    if taken is None:
+        return None
+    request, body = taken
+    bodies = [RequestBody(request.request_id, body)] if body else []
+    return [request, *bodies, EndOfRequest(request.request_id)]
+
+
+def content_of(buffers: Buffers) -> bytes:
+    """The bytes that these buffers stand for; those of a FileRange are read from its file."""
+    return b"".join(
+        os.pread(each.descriptor, each.count, each.offset) if isinstance(each, FileRange) else each
+        for each in buffers
+    )
+
+
+def expanded(events: Iterable[Event]) -> list[Event]:
+    """The events with each WholeAnswer replaced by those that it stands for."""
+    plain: list[Event] = []
+    for event in events:
+        if isinstance(event, WholeAnswer):
+            request_id = event.request_id
+            plain.append(Response(request_id, event.status, event.headers))
+            plain += [ResponseBody(request_id, event.data)] if event.data else []
+            plain.append(EndOfResponse(request_id))
+        else:
+            plain.append(event)
+    return plain
 
 
 def merged(events: Iterable[Event]) -> list[Event]:

@@ -3,8 +3,8 @@
     @given(conversations("FastCGI"), cuts())
     def test_whatever_is_sent_arrives(conversation: Conversation, cut: Pieces) -> None: ...
 
-The well-formed family: `records`, `requests`, `responses`, `conversations`, `environs`; what they
-give is allowed by the specification, odd as it may look.  The broken family: `broken_records`,
+The well-formed family: `records`, `requests`, `plain_requests`, `responses`, `conversations`,
+`environs`; what they give is allowed by the specification, odd as it may look.  The broken family: `broken_records`,
 `broken_streams`, `broken_netstrings`, `broken_requests`, `broken_answers`; what they give is wrong
 more often than not, and near enough to right to be parsed deeply.  `chunkings` and `cuts` say
 where bytes are cut.
@@ -158,6 +158,42 @@ def requests() -> st.SearchStrategy[Request]:
 def plausible_requests() -> st.SearchStrategy[Request]:
     """Requests as a web server makes them of what a browser sends."""
     return st.builds(_plausible, _methods(), _paths(), _paths(), st.binary(max_size=9), bodies())
+
+
+def plain_requests(protocol: str) -> st.SearchStrategy[bytes]:
+    """A whole request in bytes, as a server end may take it at once, and nothing behind it.
+
+    Its names come once each; few are odd, and none is empty.  FastCGI's have the ids 1 and 2, and
+    its bodies come in records of any size, with padding.
+    """
+    _module(protocol)
+    return _fastcgi_in_bytes() if protocol == "FastCGI" else _document_in_bytes(protocol)
+
+
+@st.composite
+def _document_in_bytes(draw: st.DrawFn, protocol: str) -> bytes:
+    body = draw(bodies(large=False))
+    first = [(b"CONTENT_LENGTH", b"%d" % len(body)), (b"SCGI", b"1")]
+    client = client_end(protocol)
+    client.send(Request(0, first + _once_each(draw(variables()))))
+    return client.data_to_send() + body
+
+
+@st.composite
+def _fastcgi_in_bytes(draw: st.DrawFn) -> bytes:
+    request_id = draw(st.integers(1, 2))
+    pairs = list(dict(draw(variables())).items()) or [(b"A", b"b")]
+    kinds = fastcgi.RecordType
+    content = fastcgi.encode_pairs(pairs)
+    padding = st.integers(0, 9)
+    parts = [
+        _begin(request_id, 1, draw(st.integers(0, 1))),
+        fastcgi.Record(kinds.PARAMS, request_id, content, draw(padding)).encode(),
+        _params(request_id, b""),
+    ]
+    for piece in draw(chunkings(draw(bodies(large=False)))):
+        parts.append(fastcgi.Record(kinds.STDIN, request_id, piece, draw(padding)).encode())
+    return b"".join([*parts, fastcgi.Record(kinds.STDIN, request_id).encode()])
 
 
 def _methods() -> st.SearchStrategy[bytes]:

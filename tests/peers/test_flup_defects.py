@@ -34,7 +34,6 @@ from tests.peers.wire import (
     Answer,
     answers,
     ask,
-    children,
     descriptors,
     fastcgi,
     fastcgi_answer,
@@ -52,6 +51,7 @@ from tests.peers.wire import (
     stdin,
     until,
     until_recorded,
+    workers_of,
 )
 
 LATER = {
@@ -492,14 +492,14 @@ def test_prefork_runs_concurrent_requests_concurrently(tmp_path: Path) -> None:
             sock.sendall(fastcgi({"PROBE": "meet", "PROBE_ARGUMENT": "8"}))
         # Each is answered only when all eight are running.
         pids = {fastcgi_answer(sock).told for sock in socks}
-        assert pids <= children(server.process.pid)
+        assert pids <= workers_of(server.process.pid)
 
 
 def test_an_idle_master_obeys_sigterm(tmp_path: Path) -> None:
     """9: flup's parent process ignores it."""
     with gateway(tmp_path, workers=2) as server:
         assert request(server).status == 200
-        workers = children(server.process.pid)
+        workers = workers_of(server.process.pid)
         assert server.stop(10) == 0
         assert not any(is_alive(pid) for pid in workers)
 
@@ -507,7 +507,7 @@ def test_an_idle_master_obeys_sigterm(tmp_path: Path) -> None:
 def test_no_worker_outlives_a_master_that_was_killed(tmp_path: Path) -> None:
     """9: flup leaves its children behind, holding the socket."""
     with gateway(tmp_path, workers=3) as server:
-        workers = children(server.process.pid)
+        workers = workers_of(server.process.pid)
         try:
             with server.connect() as kept:
                 kept.sendall(fastcgi(flags=KEEP))
@@ -523,7 +523,7 @@ def test_no_worker_outlives_a_master_that_was_killed(tmp_path: Path) -> None:
 def test_sighup_replaces_every_worker_and_loses_no_request(tmp_path: Path) -> None:
     """9: flup's handler for replacing children raises TypeError."""
     with gateway(tmp_path, workers=2) as server, server.connect() as held:
-        old = children(server.process.pid)
+        old = workers_of(server.process.pid)
         held.sendall(fastcgi({"PROBE": "hold", "PROBE_ARGUMENT": "go"}))
         until_recorded(server, "holding")
         server.process.send_signal(signal.SIGHUP)
@@ -531,7 +531,7 @@ def test_sighup_replaces_every_worker_and_loses_no_request(tmp_path: Path) -> No
         def replaced() -> bool:
             # Requests go on being answered all the while.
             assert request(server, {"PROBE": "pid"}).status == 200
-            return len(children(server.process.pid) - old) == 2
+            return len(workers_of(server.process.pid) - old) == 2
 
         until(replaced, server.log_text, seconds=20)
         (tmp_path / "go").touch()
@@ -545,7 +545,7 @@ def test_a_signal_to_the_whole_group_lets_running_requests_finish(tmp_path: Path
     with gateway(tmp_path, workers=2) as server, server.connect() as held:
         held.sendall(fastcgi({"PROBE": "hold", "PROBE_ARGUMENT": "go"}))
         until_recorded(server, "holding")
-        for pid in children(server.process.pid):
+        for pid in workers_of(server.process.pid):
             os.kill(pid, signal.SIGTERM)
         until(lambda: server.log_text().count("SIGTERM") == 2, server.log_text)
         server.process.send_signal(signal.SIGTERM)

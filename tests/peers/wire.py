@@ -372,6 +372,11 @@ def children(pid: int) -> set[int]:
     return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
+def workers_of(pid: int) -> set[int]:
+    """The workers of a master: the children of its template processes."""
+    return {worker for template in children(pid) for worker in children(template)}
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and waits to be buried does not."""
     try:

@@ -162,7 +162,7 @@ def test_a_body_that_nobody_reads_stops_being_received(socket_path: Path, thread
         assert go_on.wait(PATIENCE)
         return echo_length(environ, start_response)
 
-    size = 64 * 1024 * 1024
+    size = 64 * 1024 * 1024 + 32768
     with running(application, socket_path, threads=threads) as live, live.peer() as peer:
         record = fastcgi.Record(fastcgi.STDIN, 1, b"x" * 32768).encode()
         peer.send(request("/", method="POST", length=size))
@@ -398,7 +398,7 @@ def test_an_answer_given_before_the_body_has_arrived_reaches_the_peer(socket_pat
     """Closing over unread bytes would reset the connection and lose the answer."""
     for protocol in ("fcgi", "scgi"):
         path = socket_path.with_suffix(f".{protocol}")
-        with running(plain, path, protocol=protocol) as live:
+        with running(plain, path, protocol=protocol, stream_requests=True) as live:
             if protocol == "scgi":
                 head = b"CONTENT_LENGTH\x0050000000\x00SCGI\x001\x00REQUEST_METHOD\x00POST\x00PATH_INFO\x00/early\x00"
                 answer = _talk_slowly(str(path), b"%d:%s," % (len(head), head))
@@ -471,7 +471,7 @@ def test_a_malformed_scgi_request_is_answered_with_400(
 def test_bad_params_are_answered_with_the_status_of_the_fault(socket_path: Path) -> None:
     with running(plain, socket_path, max_variables=10) as live, live.peer() as peer:
         many = request("/")
-        many.variables += [(b"X%d" % number, b"") for number in range(20)]
+        many.variables.extend((b"X%d" % number, b"") for number in range(20))
         peer.send(many, events.EndOfRequest(1))
         peer.read_until(lambda: peer.ended(1))
         (response,) = [each for each in peer.seen if isinstance(each, events.Response)]

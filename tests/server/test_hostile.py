@@ -20,8 +20,8 @@ from gateways.errors import ConfigurationError
 from gateways.server import body as bodies
 from gateways.server import listeners
 from tests.server.live import PATIENCE, Peer, eventually, plain, request, running
+from tests.server.processes import ask, daemon, log_of, wait_for_workers, workers_of
 from tests.server.test_listeners import _open
-from tests.server.test_master import ask, children, daemon, log_of, wait_for_workers
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
@@ -175,7 +175,7 @@ def test_a_worker_killed_by_a_signal_without_a_name_is_replaced(short_path: Path
     with daemon(short_path) as process:
         first = wait_for_workers(process, short_path, 2)
         os.kill(min(first), 40)
-        eventually(lambda: len(children(process.pid) - {min(first)}) == 2, "another worker")
+        eventually(lambda: len(workers_of(process) - {min(first)}) == 2, "another worker")
         assert "was killed by signal 40" in log_of(short_path)
         assert ask(short_path) != b""
 

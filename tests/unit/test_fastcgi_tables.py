@@ -25,8 +25,11 @@ from gateways.events import (
     RequestBody,
     Response,
     ResponseBody,
+    ResponseFile,
+    WholeAnswer,
 )
 from gateways.fastcgi import ClientConnection, Record, RecordType, ServerConnection, read_records
+from tests.twins import Twins
 
 T = RecordType
 
@@ -164,6 +167,28 @@ def test_an_abort_is_the_last_thing_that_a_server_end_hears_of_a_request(
     assert connection.receive_data(wire(*(each for each in RECORDS if each.type != 1))) == []
 
 
+PLAIN = wire(
+    Record(T.BEGIN_REQUEST, 1, BEGIN[RESPONDER].ljust(8, b"\0")),
+    Record(T.PARAMS, 1, b"\1\1NV"),
+    END_OF_PARAMS,
+    END_OF_STDIN,
+)
+"""A request that `receive_whole` takes; it leads to the state READ."""
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=repr)
+def test_a_request_that_came_whole_is_in_the_state_that_its_records_lead_to(record: Record) -> None:
+    twins = Twins(ServerConnection)
+    twins.receive(PLAIN)
+    assert twins.taken == 1
+    if record.type != T.BEGIN_REQUEST:
+        events, _ = twins.receive(wire(record))
+        expected = ALLOWED[RESPONDER, "READ"].get(key(record))
+        assert expected is None or events == expected
+    for late in RECORDS:
+        twins.receive(wire(late))
+
+
 # What a server end sends.
 
 EVERY_EVENT: list[Event] = [
@@ -176,6 +201,7 @@ EVERY_EVENT: list[Event] = [
     ResponseBody(1, b"x"),
     ErrorOutput(1, b"x"),
     EndOfResponse(1, 1),
+    WholeAnswer(1, "200 OK", [], b"x"),
 ]
 
 
@@ -190,6 +216,7 @@ ANSWERED: dict[str, dict[type[Event], list[tuple[int, bytes]]]] = {
     "HEAD": {
         Response: [(T.STDOUT, HEAD)],
         ErrorOutput: [(T.STDERR, b"x")],
+        WholeAnswer: [(T.STDOUT, HEAD + b"x"), (T.STDOUT, b""), (T.END_REQUEST, bytes(8))],
         EndOfResponse: [(T.STDOUT, b""), ENDED],
         RequestAborted: [ENDED],
     },
@@ -236,10 +263,39 @@ def test_a_server_end_sends_what_the_answer_allows_and_nothing_else(
         return
     connection.send(event)
     assert _records(connection.data_to_send()) == expected
-    if (T.END_REQUEST, ENDED[1]) in expected:
+    if expected[-1][0] == T.END_REQUEST:
         for late in EVERY_EVENT:
             with pytest.raises(LocalProtocolError, match="not open"):
                 connection.send(late)
+
+
+@pytest.mark.parametrize("state", ANSWERED)
+def test_a_server_end_sends_a_file_where_it_may_send_a_body(state: str) -> None:
+    connection = answering(state)
+    event = ResponseFile(1, 0, 0, 5)
+    if state == "BODY":
+        connection.send(event)
+        assert len(connection.buffers_to_send()) == 2
+        return
+    with pytest.raises(LocalProtocolError):
+        connection.send(event)
+    assert connection.data_to_send() == b""
+
+
+@pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside another"])
+def test_a_request_that_came_whole_is_answered_like_any_other(event: Event, others: bool) -> None:
+    twins = Twins(ServerConnection)
+    twins.receive(PLAIN)
+    assert twins.taken == 1
+    if others:
+        twins.receive(wire(Record(T.BEGIN_REQUEST, 2, BEGIN[RESPONDER].ljust(8, b"\0"))))
+    sent = twins.send(event)
+    expected = ANSWERED["HEAD"].get(type(event))
+    if others or type(event) is not RequestAborted:
+        assert (None if sent is None else _records(sent)) == expected
+    for late in EVERY_EVENT:
+        twins.send(late)
 
 
 # What a client end sends.

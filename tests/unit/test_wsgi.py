@@ -17,6 +17,7 @@ import pytest
 from gateways import errors
 from gateways.errors import ApplicationError
 from gateways.events import EndOfResponse, Event, RequestAborted, Response, ResponseBody
+from gateways.testing import expanded
 from gateways.wsgi import FileWrapper, application_traceback, run
 
 TEXT = [("Content-Type", "text/plain")]
@@ -32,14 +33,18 @@ App = Callable[[dict[str, Any], Any], Any]
 
 
 class Seen:
-    """What a run sent and reported."""
+    """What a run sent and reported; in `events` each WholeAnswer is the plain events it stands for."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.sent: list[Event] = []
         self.reports: list[Exception] = []
 
     def send(self, event: Event) -> None:
-        self.events.append(event)
+        self.sent.append(event)
+
+    @property
+    def events(self) -> list[Event]:
+        return expanded(self.sent)
 
     def report(self, error: Exception) -> str:
         self.reports.append(error)
@@ -58,8 +63,9 @@ class Seen:
 
     @property
     def head(self) -> Response:
-        (head,) = [event for event in self.events if isinstance(event, Response)]
-        assert head is self.events[0]
+        events = self.events
+        (head,) = [event for event in events if isinstance(event, Response)]
+        assert head is events[0]
         return head
 
     @property
