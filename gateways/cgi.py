@@ -86,9 +86,9 @@ class ServerConnection(DocumentServer):
         return events
 
     @property
-    def head_pending(self) -> bool:
-        """False: the meta-variables arrive whole."""
-        return False
+    def head_pending(self) -> int:
+        """0: the meta-variables arrive whole."""
+        return 0
 
     @property
     def wants_data(self) -> bool:

@@ -99,6 +99,11 @@ class Request(Event):
             self._variables = variables = decode(block)
         return variables
 
+    @variables.setter
+    def variables(self, variables: list[tuple[bytes, bytes]]) -> None:
+        self._variables = variables
+        self.text = None
+
     def _fields(self) -> tuple[object, ...]:
         # Without `text` and `repeated`: they say nothing that the variables do not say.
         return (self.request_id, self.variables, self.role, self.body_delimited, self.keep_conn)

@@ -62,8 +62,9 @@ class ServerConnection(_Connection, Protocol):
     def want_body(self, request_id: int, /) -> None: ...
 
     @property
-    def head_pending(self) -> bool:
-        """Whether a message's head has begun to arrive and is not complete; deadlines need to know."""
+    def head_pending(self) -> int:
+        """Which head has begun to arrive and is not complete: the oldest one's request id, -1 where it
+        has none, 0 where there is no such head.  Deadlines need to know."""
 
 
 class ClientConnection(_Connection, Protocol):

@@ -155,9 +155,10 @@ class ServerConnection(DocumentServer):
         return events
 
     @property
-    def head_pending(self) -> bool:
-        """True while the headers have begun to arrive and are not complete."""
-        return self._receiving == "HEAD" and (self._headers_end or len(self._buffer)) > 0
+    def head_pending(self) -> int:
+        """-1 while the headers have begun to arrive and are not complete, else 0."""
+        begun = self._receiving == "HEAD" and (self._headers_end or len(self._buffer)) > 0
+        return -1 if begun else 0
 
     def _receive_head(self, data: bytes | memoryview, events: list[Event]) -> None:
         """Read the netstring of the headers; the bytes behind it are the body's."""
@@ -179,7 +180,7 @@ class ServerConnection(DocumentServer):
             )
         block = netstring[:-1]
         body = buffer.take(len(buffer))
-        plain = plain_text(block, self._limits.max_variables)
+        plain = self._plain_text(block)
         if plain is None:
             variables, content_length = self._parse_headers(block)
             self._receive_request(variables, content_length, body, events)
@@ -187,6 +188,9 @@ class ServerConnection(DocumentServer):
             length = plain[0]["CONTENT_LENGTH"].encode("latin-1")
             content_length = read_content_length(length, rule="SCGI 3")
             self._receive_request((_pairs, block), content_length, body, events, *plain)
+
+    def _plain_text(self, block: bytes) -> PlainText | None:
+        return plain_text(block, self._limits.max_variables)
 
     def _receive_length(self) -> None:
         """Read "LENGTH:" where it is complete, and refuse it at the first byte that is wrong.
@@ -270,16 +274,18 @@ def plain_text(block: bytes, max_variables: int) -> PlainText | None:
     text = block.decode("latin-1")
     strings = text.split("\0")
     # The last header's NUL has left an empty string behind.
-    if strings.pop() or len(strings) % 2 or len(strings) > 2 * max_variables:
+    if strings.pop() or len(strings) > 2 * max_variables:
         return None
     each = iter(strings)
-    headers = dict(zip(each, each))  # noqa: B905 - their number is even
+    headers = dict(zip(each, each))  # noqa: B905 - an odd one out is found below
     if headers.get("SCGI") != "1" or strings[0] != "CONTENT_LENGTH":
         return None
     if "" in headers or "wsgi." in text:
         return None
     if 2 * len(headers) == len(strings):
         return headers, ()
+    if len(strings) % 2:
+        return None
     repeated = repeated_names(strings[0::2], len(headers))
     # These two must not be ambiguous.
     if "CONTENT_LENGTH" in repeated or "SCGI" in repeated:

@@ -20,7 +20,8 @@ Made from the table in `gateways/server/options.py` by `make docs`; change it th
 The command line of `gateways serve` spells a name with dashes (`--graceful-timeout 10`), Python
 with underscores (`gateways.serve(application, graceful_timeout=10)`), the environment in capitals
 (`GATEWAYS_GRACEFUL_TIMEOUT=10`); the command line wins over the environment. A name that does not
-exist is an error that suggests the nearest one, and so is a value out of its bounds.
+exist is an error that suggests the nearest one, and so is a value out of its bounds. What happens at
+the limits is told in [limits](limits.md).
 """
 
 

@@ -320,6 +320,15 @@ def test_serving_needs_the_standard_library_alone() -> None:
     assert foreign(loaded_after("\n".join(f"import {module}" for module in modules))) == set()
 
 
+def test_a_daemon_of_one_process_has_in_memory_only_what_it_needs() -> None:
+    serve = "from gateways.cli import plain\nfrom gateways.server import daemon"
+    loaded = loaded_after(serve, "-S")
+    # Each of these is between half a megabyte and three, in every process.
+    unneeded = {"click", "rich", "tempfile", "ipaddress", "dataclasses", "difflib", "subprocess",
+                "importlib.metadata", "gateways.server.master", "gateways.client"}  # fmt: skip
+    assert not loaded & unneeded
+
+
 def test_a_copied_folder_answers_where_nothing_is_installed(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "gateways", ignore=shutil.ignore_patterns("__pycache__"))
     loaded_after(_ANSWER_ONE_REQUEST, "-S", "-E", cwd=tmp_path)
@@ -348,7 +357,7 @@ _EXPLAINED = re.compile(
 )
 
 
-@pytest.mark.parametrize("folder", ["gateways", "tests", "samples"])
+@pytest.mark.parametrize("folder", ["gateways", "tests", "samples", "benchmarks"])
 def test_every_exception_to_a_rule_has_its_reason_beside_it(folder: str) -> None:
     unexplained = [
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"

@@ -210,48 +210,51 @@ def test_an_upload_that_the_visitor_cut_is_never_taken_for_complete(capture: Cap
 # The short cut, which must make the same of every capture, and of every damaged one, as the long way.
 
 ENDS = {"fastcgi": fastcgi.ServerConnection, "scgi": scgi.ServerConnection}
+NAMES = {"fastcgi": "FastCGI", "scgi": "SCGI"}
 BYTES = [each for each in ALL if each.protocol in ENDS]
 
 
 @pytest.mark.parametrize("capture", BYTES, ids=str)
 def test_a_capture_is_the_same_by_the_short_cut(capture: Capture) -> None:
-    twins = Twins(ENDS[capture.protocol])
+    twins = Twins(NAMES[capture.protocol])
     twins.receive(capture.data)
     twins.receive(b"")
 
 
 def test_most_of_what_real_servers_send_takes_the_short_cut() -> None:
-    taken: dict[str, int] = {}
-    for capture in BYTES:
-        found = taken_whole(ENDS[capture.protocol](), capture.data)
-        taken[capture.server] = taken.get(capture.server, 0) + (found is not None)
-    # The others are repeated headers, aborts, authorizers, heads over 64 KiB, and several requests
-    # in one file, which no server sends in one piece.
-    assert {server for server, count in taken.items() if not count} <= NEVER_PLAIN
-    assert sum(taken.values()) > len(BYTES) // 2
+    taken = {str(each): taken_whole(ENDS[each.protocol](), each.data) for each in BYTES}
+    refused = {name for name, events in taken.items() if events is None}
+    # What does not: uploads that were cut, authorizers, heads of several records, and files that
+    # hold several requests.
+    reasons = ("abort", "authorizer", "authnz", "headers80k", "haproxy-fcgi-keep", "options")
+    assert [name for name in refused if not any(reason in name for reason in reasons)] == []
+    assert len(refused) < 40
 
 
 def damaged() -> Iterator[tuple[str, bytes]]:
-    """Thousands of captures with a few bytes changed, lost, doubled or moved; always the same ones."""
+    """Thousands of captures with a few bytes changed, lost, doubled or put in; always the same ones."""
     chooser = random.Random(20240229)
     small = [each for each in BYTES if len(each.data) < 3000]
     for _ in range(6000):
         capture = chooser.choice(small)
         data = bytearray(capture.data)
         for _ in range(chooser.choice((1, 1, 1, 2, 5))):
-            # Where the framing is, and anywhere.
-            at = chooser.choice((chooser.randrange(24), chooser.randrange(len(data)), len(data) - 9))
-            kind = chooser.randrange(5)
-            if kind == 0:
-                data[at] = chooser.randrange(256)
-            elif kind == 1:
-                data[at] ^= 1 << chooser.randrange(8)
-            elif kind == 2:
-                del data[at : at + chooser.randrange(1, 4)]
-            elif kind == 3:
-                data[at:at] = data[at : at + chooser.randrange(1, 9)]
-            else:
-                data[at:at] = chooser.choice((b"\0", b"\1", b"\x80", b":", b"A"))
+            # Anywhere, and more often where the framing is.
+            size = len(data)
+            at = chooser.randrange(chooser.choice((min(24, size), size, size, size)))
+            match chooser.choice("ssssrrffdti"):
+                case "s":
+                    data[at] = chooser.choice(b"\0\0\1\x7f\x80\xff.:,1")
+                case "r":
+                    data[at] = chooser.randrange(256)
+                case "f":
+                    data[at] ^= 1 << chooser.randrange(8)
+                case "d":
+                    del data[at : at + chooser.randrange(1, 4)]
+                case "t":
+                    data[at:at] = data[at : at + chooser.randrange(1, 9)]
+                case "i":
+                    data[at:at] = chooser.choice((b"\0", b"\1", b"\x80", b":", b"A"))
         yield capture.protocol, bytes(data)
 
 
@@ -260,11 +263,11 @@ def differences() -> tuple[list[bytes], int]:
     found: list[bytes] = []
     taken = 0
     for protocol, data in damaged():
-        twins = Twins(ENDS[protocol])
+        twins = Twins(NAMES[protocol])
         try:
             twins.receive(data)
             twins.receive(b"")
-        except AssertionError:
+        except Exception:  # whatever a spoilt short cut leads to
             found.append(data)
         taken += twins.taken
     return found, taken
@@ -277,29 +280,30 @@ def test_a_damaged_capture_takes_the_short_cut_only_where_it_is_the_same() -> No
     assert taken > 1000
 
 
-def _without(check: str, module: ModuleType) -> Callable[..., dict[str, str] | None]:
-    """The module's `plain_text` with a part of its last checks taken out."""
+def _spoilt(module: ModuleType, check: str, instead: str) -> Callable[..., object]:
+    """The module's `plain_text` with one of its checks replaced."""
     source = inspect.getsource(module.plain_text)
     assert check in source
     names = dict(vars(module))
-    exec(source.replace(check, ""), names)
-    planted: Callable[..., dict[str, str] | None] = names["plain_text"]
+    exec(source.replace(check, instead), names)
+    planted: Callable[..., object] = names["plain_text"]
     return planted
 
 
 PLANTED = {
-    "repeated names": (fastcgi.pairs, "len(variables) != len(names) or "),
-    "a cut pair": (fastcgi.pairs, "start != size or "),
-    "an empty name": (fastcgi.pairs, '"" in variables or '),
-    "an odd number of strings": (scgi, "2 * len(headers) != len(strings) or "),
-    "another SCGI": (scgi, 'headers.get("SCGI") != "1" or '),
+    "a cut pair": (fastcgi.pairs, "start != size or ", ""),
+    "a name with NUL": (fastcgi.pairs, '"\\0" in joined or ', ""),
+    "repeated names": (fastcgi.pairs, "repeated_names(names, len(variables))", "()"),
+    "an odd number of strings": (scgi, "if len(strings) % 2:", "if False:"),
+    "another SCGI": (scgi, 'headers.get("SCGI") != "1" or ', ""),
+    "repeated headers": (scgi, "repeated_names(strings[0::2], len(headers))", "()"),
 }
 
 
-@pytest.mark.parametrize(("module", "check"), PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize(("module", "check", "instead"), PLANTED.values(), ids=PLANTED)
 def test_a_missing_check_would_be_found(
-    module: ModuleType, check: str, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, check: str, instead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = fastcgi.server if module is fastcgi.pairs else scgi
-    monkeypatch.setattr(user, "plain_text", _without(check, module))
+    monkeypatch.setattr(user, "plain_text", _spoilt(module, check, instead))
     assert differences()[0]

@@ -14,6 +14,7 @@ In README.md and docs/, below each heading that has a block of `console` command
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -29,7 +30,8 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.docs_tables import PAGE, options_page
+from gateways.server.options import BY_NAME
+from tests.docs_tables import PAGE, default, options_page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md"]
@@ -44,6 +46,7 @@ ELSEWHERE = {
     "make lint": "a part of make test",
     "make venv": "make test begins with it",
     "make docs": "test_the_page_of_options_is_current",
+    "make bench-quick": "tests/test_benchmarks.py, smaller: a minute that is not disturbed is rare here",
 }
 # What fetches packages; it runs where the build machine runs the tests.
 NETWORK = re.compile(r"\bpip install\b")
@@ -278,6 +281,53 @@ def test_what_is_compared_loosely_is_still_compared() -> None:
 
 def test_the_page_of_options_is_current() -> None:
     assert PAGE.read_text() == options_page(), "run: make docs"
+
+
+def table_rows(page: str) -> list[list[str]]:
+    """The cells of every row of the page's tables."""
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
+
+
+def test_the_limits_are_told_with_their_defaults() -> None:
+    told = {
+        row[1].strip("`").removeprefix("--").replace("-", "_"): row[2]
+        for row in table_rows("limits.md")
+        if len(row) > 1 and row[1].startswith("`--")
+    }
+    assert told == {name: default(BY_NAME[name]) for name in told}
+    limits = {name for name, option in BY_NAME.items() if option.section == "Limits"}
+    assert limits <= told.keys()
+
+
+def words_in_the_code() -> str:
+    """Every string in the server's code and in what it calls, with … where values are put in."""
+    found = []
+    for path in (ROOT / "gateways").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = (
+                    each.value if isinstance(each, ast.Constant) else "…" for each in node.values
+                )
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%(\.\d)?[dsg]", "…", node.value))
+    # This one is put together: the master says it of the program, and the template of the application.
+    found.append("the application has left threads running: …")
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("page", ["limits.md", "trouble.md", "running.md"])
+def test_log_lines_that_are_quoted_are_those_of_the_code(page: str) -> None:
+    text = words_in_the_code()
+    # A quotation has a value left out; so has one command.
+    for quoted in re.findall(r"`([a-z…][^`]*)`", (ROOT / "docs" / page).read_text()):
+        if "…" not in quoted or quoted.startswith("gateways "):
+            continue
+        for piece in quoted.split("…"):
+            assert piece.strip(" :,") in text, (
+                f"{page} quotes {quoted!r}, of which {piece!r} is not in the code"
+            )
 
 
 def test_every_command_of_the_makefile_that_is_named_exists() -> None:

@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from gateways import cgi, errors, events, fastcgi, scgi
 from gateways.events import EndOfRequest, EndOfResponse, Event, Request, Response, ResponseBody
+from gateways.interface import Buffers
 from gateways.response import HeadParser, write_head
-from gateways.testing import Pair, Pieces, bytewise, merged, strategies, whole
+from gateways.testing import (
+    Pair,
+    Pieces,
+    bytewise,
+    content_of,
+    expanded,
+    merged,
+    strategies,
+    whole,
+)
 
 # Where gateways is installed, Hypothesis has called this by itself.
 strategies._hypothesis_setup_hook()
@@ -85,6 +95,44 @@ def test_a_fault_carries_all_events_of_its_bytes(cut: Pieces) -> None:
         pair.to_server(Request(1, [], body_delimited=True))
     assert caught.value.events == [Request(1, [], body_delimited=True)]
     assert pair.server_events == caught.value.events
+
+
+def test_the_short_cut_is_taken_where_it_may_be() -> None:
+    class Counting(scgi.ServerConnection):
+        taken = 0
+
+        def receive_whole(self, data: bytes, /) -> tuple[Request, bytes] | None:
+            found = super().receive_whole(data)
+            Counting.taken += found is not None
+            return found
+
+    sent = [Request(0, VARIABLES), EndOfRequest(0)]
+    for cut, short_cut in ((whole, True), (bytewise, True), (whole, False)):
+        pair = Pair(scgi.ClientConnection(), Counting(), cut=cut, short_cut=short_cut)
+        pair.to_server(*sent)
+        assert pair.server_events == sent
+    assert Counting.taken == 1
+
+
+def test_a_whole_answer_stands_for_plain_events() -> None:
+    answer = events.WholeAnswer(3, "200 OK", [("A", "b")], b"body")
+    end = EndOfResponse(4)
+    assert expanded([answer, end]) == [
+        Response(3, "200 OK", [("A", "b")]),
+        ResponseBody(3, b"body"),
+        EndOfResponse(3),
+        end,
+    ]
+    empty = events.WholeAnswer(3, "204 No Content", [], b"")
+    assert expanded([empty]) == [Response(3, "204 No Content", []), EndOfResponse(3)]
+
+
+def test_a_range_of_a_file_is_read_where_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789")
+    with path.open("rb") as file:
+        ranges: Buffers = [b"<", events.FileRange(file.fileno(), 3, 4), memoryview(b">")]
+        assert content_of(ranges) == b"<3456>"
 
 
 def test_sizes_of_pieces_are_positive() -> None:

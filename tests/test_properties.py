@@ -240,7 +240,7 @@ each_byte_protocol = pytest.mark.parametrize("protocol", ["FastCGI", "SCGI"])
 
 
 def twins(protocol: str, limits: dict[str, Any] | None = None) -> Twins:
-    return Twins(lambda: server_awaiting(protocol, limits))
+    return Twins(protocol, **limits or {})
 
 
 @each_byte_protocol

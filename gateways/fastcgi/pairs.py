@@ -2,6 +2,7 @@
 
 A pair is two lengths of one or four bytes, a name and a value.  PairReader takes a stream of them
 cut anywhere and holds it to its limits; `decode_pairs` is the same for pairs that came whole.
+`plain_text` is the quick way, for nearly all requests: it refuses whatever needs a second look.
 
 An empty name is an error; what the names mean is left to others.
 """

@@ -69,6 +69,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gateways.events import PlainText
+
 JOINED_SIZE = 8192
 """Up to this size a whole answer is one buffer: copying that much costs less than another buffer."""
 
@@ -322,13 +324,15 @@ class ServerConnection(Connection):
         return self._mixed and self._is_over()
 
     @property
-    def head_pending(self) -> bool:
-        """True while a request has begun to arrive and its PARAMS are not complete."""
-        if self._requests:
-            return any(request.received == "PARAMS" for request in self._requests.values())
+    def head_pending(self) -> int:
+        """The id of the oldest request whose PARAMS are not complete, -1 inside a record that is
+        none's, 0 for neither."""
+        for request_id, request in self._requests.items():
+            if request.received == "PARAMS":
+                return request_id
         # What is left of an answered request's body may take its time.
         late = ABORT_REQUEST <= self._reader.record_type <= DATA
-        return self._reader.inside and not late
+        return -1 if self._reader.inside and not late and not self._requests else 0
 
     def receive_whole(self, data: bytes, /) -> tuple[Request, bytes] | None:
         """Take one whole plain request of a responder; return it and its body, or None.
@@ -633,7 +637,7 @@ class ServerConnection(Connection):
             first = request.plain is None
             if first and last and len(content) <= limits.max_variable_bytes:
                 request.block = content
-                request.plain = plain_text(content, limits.max_variables)
+                request.plain = self._plain_text(content)
                 if request.plain is not None:
                     return
             request.pairs = PairReader(
@@ -643,6 +647,9 @@ class ServerConnection(Connection):
                 request.plain = None
                 request.pairs.receive(request.block)
         request.pairs.receive(content)
+
+    def _plain_text(self, block: bytes) -> PlainText | None:
+        return plain_text(block, self._limits.max_variables)
 
     def _fail(self, request: Exchange, error: RemoteProtocolError) -> None:
         super()._fail(request, error)

@@ -223,15 +223,17 @@ class Tails:
             self._used += size if fits else 0
         return fits
 
-    def make_room(self, connection: Sending) -> None:
-        """Move what waits on `connection` to the spool, whose room the slowest readers make."""
-        done = False
-        while not done:
+    def make_room(self, connection: Sending, size: int) -> None:
+        """Move what waits on `connection` to the spool; where there is no room either, cut the
+        slowest readers until there is, or until its `size` bytes have their place in memory."""
+        while True:
             try:
                 connection.store_backlog(self._spool)
-                done = True
+                return
             except errors.LimitExceeded as error:
-                done = self._cut_slowest(error) in (connection, None)
+                slowest = self._cut_slowest(error)
+            if slowest is None or connection.is_cut or self.add(connection, size):
+                return
 
     def remove(self, connection: Sending) -> None:
         """Everything on `connection` has been sent, or never will be."""
@@ -241,7 +243,8 @@ class Tails:
     def _cut_slowest(self, why: errors.LimitExceeded) -> Sending | None:
         now = time.monotonic()
         with self._lock:
-            slowest = min(self._sizes, key=lambda each: each.pace(now), default=None)
+            reading = [each for each in self._sizes if not each.is_cut]
+            slowest = min(reading, key=lambda each: each.pace(now), default=None)
         if slowest is None:
             return None
         log.warning("%s: cut, as the slowest reader of all: %s", slowest, why)

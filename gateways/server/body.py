@@ -42,7 +42,11 @@ class Body:
         self._files: deque[SpoolFile] = deque()
         self._waiter = -1
         self.declared = declared
+        self._most = max(options.max_spooled_body, HIGH_WATER)
         self.received = 0
+        self.waited = 0.0
+        """Seconds that the application has waited for it since min_rate was last looked at."""
+        self._received_at_mark = 0
         self.started = False
         self.ended = False
         self.error: Exception | None = None
@@ -90,6 +94,7 @@ class Body:
         """The application starts.  Return the body as a stream that can seek, if it is all here."""
         with self._lock:
             self.started = True
+            self._most += self._waiting
             if not self.ended or self.error is not None:
                 return None
             if not self._files:
@@ -130,6 +135,14 @@ class Body:
             arrived = self._pieces or self._is_stored()
             return not (arrived or self.ended or self.error is not None)
 
+    def is_too_slow(self, waiting: float, options: Options) -> bool:
+        """Whether less has come than min_rate asks for, after `waiting` more seconds of waiting."""
+        if self.waited + waiting < options.rate_window:
+            return False
+        came = self.received - self._received_at_mark
+        self.waited, self._received_at_mark = -waiting, self.received
+        return came < options.min_rate * options.rate_window
+
     def close(self) -> None:
         """Let go of what was not read."""
         with self._lock:
@@ -161,11 +174,10 @@ class Body:
             os.eventfd_write(self._waiter, 1)
 
     def _store(self, data: bytes) -> None:
-        most = max(self._options.max_spooled_body, HIGH_WATER)
         try:
-            if self.started and self._waiting + len(data) > most:
+            if self.started and self._waiting + len(data) > self._most:
                 raise errors.LimitExceeded(
-                    f"over {most} bytes of the body wait for an application that does not read them",
+                    f"over {self._most} bytes of the body wait for an application that does not read them",
                     status_hint=503,
                 )
             if not self._files or (self.started and self._files[-1].size >= SEGMENT):
@@ -179,7 +191,9 @@ class Body:
             file.write(data)
         except errors.LimitExceeded as error:
             # A full disk is this request's misfortune; whoever reads the socket just now, and all
-            # others on it, have nothing to do with it.
+            # others on it, have nothing to do with it.  What is left would have a hole before it.
+            self._pieces.clear()
+            self._in_memory = 0
             self._fail(error)
 
     def _from_file(self) -> bytes:

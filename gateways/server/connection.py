@@ -70,7 +70,8 @@ class Connection(Sending):
 
     # As in Sending, what most connections never change stands here.
     deadline = 0.0  # by when a head that has begun must be complete; 0 for none
-    used = 0.0  # when it last finished something, to the second
+    _head = 0  # which head that is, as the codec's head_pending tells
+    used = 0  # when it last finished something, as worker.next_use counts
     _accepted_at = 0.0
     _silent = True
     _pending = False
@@ -106,27 +107,32 @@ class Connection(Sending):
     def on_accept(self) -> None:
         """Read what a new connection has brought, and answer it or register the connection."""
         ready: list[Job] = []
+        exchange = None
         try:
-            exchange = self._read_request(ready)  # no other thread can know of the connection yet
+            if not self._special:
+                # No other thread can know of the connection yet.
+                exchange = self._read_request(ready)
+            leaves = exchange is not None and self._closes and not self._pending
+            if not (leaves or self.registered):
+                self.enrol()
         except Exception:
             self._on_internal_error()
+            self._active.clear()
             self._close_when_over()
             return
-        if exchange is not None and self._closes and not self._pending:
-            exchange.run()
-            return
-        self.enrol()
         if exchange is None:
             self.worker.run_first([*ready, *self.pump(to_the_end=True)])
-        else:
+            return
+        if not leaves:
             # An edge may have come between registering and being found; see Worker.register.
             self.worker.submit([Turn(self, self._read_on)])
-            exchange.run()
+        exchange.run()
 
     def enrol(self) -> None:
         """Have the epoll watch the connection from now on."""
         now = time.monotonic()
-        self._accepted_at = self.used = now
+        self._accepted_at = now
+        self.used = self.worker.next_use()
         if self._silent or self.codec.head_pending:
             self.deadline = now + self.worker.options.head_timeout
         self.worker.register(self)
@@ -201,7 +207,10 @@ class Connection(Sending):
         self.give_up()
 
     def is_idle(self) -> bool:
-        """Whether nothing at all is under way, so that closing the connection harms nobody."""
+        """Whether nothing at all is under way, so that closing the connection harms nobody.
+
+        The lock is held.
+        """
         return not (
             self._active
             or self._exchanges
@@ -210,14 +219,24 @@ class Connection(Sending):
             or self._lingering
         )
 
+    def may_go(self) -> bool:
+        """Whether it may be closed to make room: it is idle, and not about to speak for the first
+        time."""
+        new = self._silent and time.monotonic() < self._accepted_at + FIRST_WORD_SECONDS
+        with self._lock:
+            return self.is_idle() and not new
+
     def evict(self) -> bool:
         """Close the connection if it is idle after a last look at the socket; return whether it is
         closed."""
         self.worker.submit(self.pump(to_the_end=True))
-        if not self.is_idle():
-            return False
-        log.debug("%s: closed to make room, as the one used longest ago", self)
-        self.give_up()
+        with self._read_lock, self._lock:
+            if self.is_idle() and not self._pending:
+                log.debug("%s: closed to make room, as the one used longest ago", self)
+                self._cut()
+        if self._pending:
+            # Somebody wanted to read while the lock was held here.
+            self.worker.submit([Turn(self, self._read_on)])
         self._close_when_over()
         return self.closed
 
@@ -240,33 +259,42 @@ class Connection(Sending):
     def wait_for(self, request_id: int, body: Body) -> None:
         """Wait until something of that request's `body` has arrived, reading for everybody meanwhile.
 
-        A body that comes more slowly than min_rate is aborted.
+        A body that comes more slowly than min_rate, averaged over the time that was spent waiting
+        for it, is aborted.
         """
         with self._lock:
             self.codec.want_body(request_id)
         self._flush()
         options = self.worker.options
-        deadline = time.monotonic() + options.rate_window
+        began = time.monotonic()
         wake = self.worker.take_wake()
         try:
             while body.wait_on(wake):
                 self.worker.submit(self.pump())
                 if not body.wait_on(wake):
                     break
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    body.abort(errors.RequestAborted("the request's body stopped arriving"))
-                    log.warning(
-                        "%s: the request's body stopped arriving: not a byte of it in"
-                        " rate_window, %g s",
-                        self,
-                        options.rate_window,
-                    )
+                waited = time.monotonic() - began
+                if body.is_too_slow(waited, options):
+                    self._abort_slow(body)
                     return
-                self._wait_readable(wake, left)
+                self._wait_readable(wake, options.rate_window - body.waited - waited)
         finally:
+            body.waited += time.monotonic() - began
             body.wait_on(-1)
             self.worker.give_wake(wake)
+
+    def _abort_slow(self, body: Body) -> None:
+        options = self.worker.options
+        late = errors.RequestAborted("the request's body came too slowly")
+        body.abort(late)
+        log.warning(
+            "%s: a body came more slowly than min_rate, %d bytes a second, during rate_window, %g s",
+            self,
+            options.min_rate,
+            options.rate_window,
+        )
+        with self._lock:
+            self._finished = self._special = True
 
     def made_room(self) -> None:
         """The application took bytes of a body: read on if that is what reading waits for."""
@@ -277,7 +305,7 @@ class Connection(Sending):
         """A job of this connection is over."""
         worker = self.worker
         self._active.discard(job)
-        self.used = worker.now
+        self.used = worker.next_use()
         if self._closes or self._special or self._exchanges or self._paused or worker.draining:
             if self.registered or self._special or self._exchanges or self._broken_off:
                 self._after(job)
@@ -293,7 +321,7 @@ class Connection(Sending):
                 del self._exchanges[request_id]
             if isinstance(job, Refusal):
                 self._refusing -= 1
-                self._special = self._is_special()
+                self._reckon()
             elif not job.body.ended:
                 self._unread = True
         if self._paused:
@@ -315,9 +343,10 @@ class Connection(Sending):
 
     def _read(self, ready: list[Job], to_the_end: bool) -> None:
         for _ in range(READS_AT_ONCE):
-            if self._ended or ((self._exchanges or self._backlog) and self._is_blocked()):
+            if self._ended or self._is_blocked():
                 return
-            awaited = [each for each in self._exchanges.values() if not each.body.ended]
+            exchanges = list(self._exchanges.values())  # others may end meanwhile
+            awaited = [each for each in exchanges if not each.body.ended]
             more = self._read_body(ready) if awaited else self._read_head(ready)
             if more is None or not (more or to_the_end):
                 return
@@ -389,6 +418,7 @@ class Connection(Sending):
         self._exchanges[request.request_id] = exchange
         self._active.add(exchange)
         self._closes = not request.keep_conn
+        self._answered = False  # its peer has read the answers before
         self._silent = False
         self.deadline = 0.0
         return exchange
@@ -398,20 +428,23 @@ class Connection(Sending):
 
     def _is_blocked(self) -> bool:
         """Whether reading must stop; remembers it for whoever makes room."""
+        if not (self._paused or self._exchanges or self._backlog is not None):
+            return False
         with self._lock:
+            # Said first: whoever makes room before the second line has to see it.
+            self._paused = True
             self._paused = self._must_wait()
             return self._paused
 
     def _must_wait(self) -> bool:
         backlog = self._backlog
         if backlog is not None:
-            unread = backlog.owed if self._active else backlog.waiting
+            waiting = backlog.waiting
+            unread = min(backlog.owed, waiting) if self._active else waiting
             if unread > MAX_OWED:
                 return True
-        if len(self._exchanges) != 1:
-            return False
-        (exchange,) = self._exchanges.values()
-        return exchange.body.full
+        exchanges = list(self._exchanges.values())
+        return len(exchanges) == 1 and exchanges[0].body.full
 
     def _resume(self) -> None:
         if self._paused:
@@ -433,7 +466,7 @@ class Connection(Sending):
                 self._hand_out(event, ready)
             if fault is not None:
                 self._on_fault(fault, ready)
-            self._set_deadline()
+            self._set_deadline(arrived)
         self._flush()
 
     def _hand_out(self, event: events.Event, ready: list[Job]) -> None:
@@ -451,9 +484,13 @@ class Connection(Sending):
 
     def _on_request(self, request: events.Request, ready: list[Job]) -> None:
         exchange = Exchange(self, request)
+        if not self._exchanges and self._backlog is None:
+            self._answered = False
         self._exchanges[request.request_id] = exchange
         self._closes = self._closes or not request.keep_conn
         try:
+            if self._overloaded:
+                self._finished = True
             exchange.prepare(overloaded=self._overloaded)
         except errors.RemoteProtocolError as error:
             self._refuse(exchange, error, ready)
@@ -484,6 +521,8 @@ class Connection(Sending):
     def _add_refusal(
         self, request: events.Request, error: errors.RemoteProtocolError, ready: list[Job]
     ) -> None:
+        if self._dead:
+            return  # whoever cut the connection has said why, and nobody would read the answer
         self._unread = True
         self._refusing += 1
         self._special = True
@@ -516,28 +555,40 @@ class Connection(Sending):
             if not exchange.started:
                 del self._exchanges[request_id]
                 exchange.close()
-        if self._dead:
-            return  # whoever cut the connection has said why
         self._add_refusal(events.Request(fault.request_id, []), fault, ready)
 
-    def _set_deadline(self) -> None:
-        if not self.codec.head_pending:
+    def _set_deadline(self, arrived: list[events.Event]) -> None:
+        """Give the head that is being waited for its time, anew when it is another one."""
+        pending = self.codec.head_pending
+        if not pending:
             self.deadline = 0.0
-        elif not self.deadline:
+        elif (
+            not self.deadline
+            or (pending != self._head and self._head > 0)
+            or _completed(arrived, pending)
+        ):
             self.deadline = time.monotonic() + self.worker.options.head_timeout
+        self._head = pending
 
     def _wait_readable(self, wake: int, seconds: float) -> None:
         poller = select.poll()
         poller.register(wake, select.POLLIN)
-        if not self._paused and not self._ended:
-            poller.register(self.descriptor, select.POLLIN | select.POLLRDHUP)
-        poller.poll(seconds * 1000)
+        mask = 0 if self._paused or self._ended else select.POLLIN | select.POLLRDHUP
+        if self._backlog is not None:
+            # What is owed may be what reading waits for.
+            mask |= select.POLLOUT
+        if mask:
+            poller.register(self.descriptor, mask)
+        if any(found & select.POLLOUT for _, found in poller.poll(seconds * 1000)):
+            self._flush()
         self.worker.clear_wake(wake)
 
     # Time.
 
     def check(self, now: float) -> None:
         """Look at the time: cut what is late or too slow.  Called once a second."""
+        if self._paused:
+            self._excuse(now)
         if 0 < self.deadline <= now:
             # With all threads busy what came in time may still lie in the kernel.
             self.worker.submit(self.pump(to_the_end=True))
@@ -550,6 +601,13 @@ class Connection(Sending):
             self._close_when_over()
         if self._exchanges:
             self._check_bodies(now)
+
+    def _excuse(self, now: float) -> None:
+        """Nothing is read just now: what does not come is not the peer's fault."""
+        if self.deadline:
+            self.deadline = now + self.worker.options.head_timeout
+        for exchange in list(self._exchanges.values()):
+            exchange.excuse(now)
 
     def _expire(self) -> None:
         """End what has not come in time: the head of a request, or what is read while lingering.
@@ -582,7 +640,7 @@ class Connection(Sending):
     def _check_bodies(self, now: float) -> None:
         """Refuse the requests whose body comes too slowly."""
         with self._lock:
-            late = [each for each in self._exchanges.values() if each.is_too_slow(now)]
+            late = [each for each in list(self._exchanges.values()) if each.is_too_slow(now)]
         if not late:
             return
         before = {each: each.received for each in late}
@@ -591,13 +649,15 @@ class Connection(Sending):
         ready: list[Job] = []
         with self._lock:
             for each in late:
-                if not each.started and each.received == before[each]:
+                known = self._exchanges.get(each.request.request_id)
+                if known is each and not each.started and each.received == before[each]:
                     error = errors.TruncatedMessage(
                         f"the body came more slowly than min_rate, {options.min_rate} bytes a second,"
                         f" during rate_window, {options.rate_window:g} s",
                         status_hint=408,
                     )
                     self._refuse(each, error, ready)
+                    self._finished = True  # what else comes would be slow as well
         self.worker.submit(ready)
 
     # Closing.
@@ -688,3 +748,10 @@ class Connection(Sending):
     def __str__(self) -> str:
         where = ":".join(self.peer) if self.peer[0] else "unix peer"
         return f"{self.codec.protocol} connection from {where}"
+
+
+def _completed(arrived: list[events.Event], request_id: int) -> bool:
+    """Whether a head with this id is complete, so that a pending one is of the request after it."""
+    return any(
+        isinstance(each, events.Request) and each.request_id == request_id for each in arrived
+    )

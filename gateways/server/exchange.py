@@ -81,8 +81,7 @@ class Exchange:
         if request.role == events.FILTER:
             self.filter_data = Body(worker.spool, options, None)
         else:
-            too_long = length is not None and length > options.max_spooled_body
-            self._streams = options.stream_requests or too_long
+            self._streams = options.stream_requests
         self._mark = time.monotonic()
 
     def _build(self) -> int | None:
@@ -123,6 +122,10 @@ class Exchange:
         came = self.received - self._received_at_mark
         self._mark, self._received_at_mark = now, self.received
         return came < options.min_rate * options.rate_window
+
+    def excuse(self, now: float) -> None:
+        """Begin the window of min_rate anew."""
+        self._mark, self._received_at_mark = now, self.received
 
     def abort(self, error: Exception | None) -> None:
         """Wake whoever reads the body: the rest will never come."""
@@ -186,6 +189,7 @@ class Exchange:
             log.exception("%s: the request ended in an error that nobody handled", connection)
             connection.give_up()
         finally:
+            self._over = True  # what stands unfinished in wsgi.errors goes to the log
             if self._errors is not None and self._errors.partial:
                 self._errors.flush()
             if self._file >= 0 and not connection.keep_file(self._file):
@@ -247,11 +251,16 @@ class Exchange:
         """Return a descriptor, offset and size for a regular file, None for anything else."""
         if self._file >= 0:
             return None
+        # Others that have a descriptor, such as gzip's, give other bytes than the file's.
+        file = getattr(filelike, "file", filelike)  # tempfile's wrapper
+        if type(file) not in (io.FileIO, io.BufferedReader, io.BufferedRandom):
+            return None
         try:
-            descriptor = filelike.fileno()
+            descriptor = file.fileno()
             found = os.fstat(descriptor)
-            offset = filelike.tell()
-            if not stat.S_ISREG(found.st_mode):
+            offset = file.tell()
+            # A file in /proc says that it is empty.
+            if not stat.S_ISREG(found.st_mode) or found.st_size <= offset:
                 return None
             # The application closes its own while this one may still be sent from.
             self._file = os.dup(descriptor)

@@ -217,7 +217,7 @@ OPTIONS: tuple[Option, ...] = (
         "max_spooled_body",
         "int",
         67_108_864,
-        "Bytes up to which a body is complete before the application starts, so that a slow sender holds no thread; longer ones stream.",
+        "Bytes up to which a body is complete before the application starts, so that a slow sender holds no thread; of longer ones the rest streams.",
         LIMITS,
         0,
         1_099_511_627_776,

@@ -17,8 +17,14 @@ import time
 from contextlib import suppress
 
 from gateways import errors
-from gateways.events import EndOfResponse, Event, RequestAborted, Response, WholeAnswer
-from gateways.interface import ServerConnection
+from gateways.events import (
+    EndOfResponse,
+    Event,
+    RequestAborted,
+    Response,
+    ResponseFile,
+    WholeAnswer,
+)
 from gateways.server.backlog import Backlog, Buffer, joined, memory_of
 from gateways.server.log import log
 from gateways.server.spool import Spool
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
+    from gateways.interface import ServerConnection
     from gateways.server.exchange import Exchange, Refusal
     from gateways.server.worker import Worker
 
@@ -39,6 +46,13 @@ if TYPE_CHECKING:
         def connection(self) -> Sending: ...
 
         def run(self) -> None: ...
+
+
+LOOK_AGAIN_SECONDS = 1.0
+"""How long a sender waits before it tries whether the peer has made a little room."""
+
+FILES_AHEAD = 64 * 1024 * 1024
+"""Bytes of a file that may be queued; they are in no memory, but their records' headers are."""
 
 
 class Turn:
@@ -82,6 +96,11 @@ class Sending:
         if self._sock is None:
             self._sock = socket.socket(self.family, socket.SOCK_STREAM, 0, self.descriptor)
         return self._sock
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether nothing more can be sent to the peer."""
+        return self._dead
 
     def activity(self) -> list[str]:
         """Return what is being run for this connection, for the log."""
@@ -129,6 +148,8 @@ class Sending:
                 raise errors.RequestAborted("the web server closed the connection")
             end = backlog.queued
             mine = memory_of(buffers) if last else 0
+            if kind is ResponseFile and not last:
+                end -= FILES_AHEAD
         if backlog.sent < end:
             self._wait_or_leave(backlog, end, mine, last)
 
@@ -184,6 +205,16 @@ class Sending:
     def _is_special(self) -> bool:
         raise NotImplementedError
 
+    def _reckon(self) -> None:
+        """Have `_special` say again what it stands for.
+
+        Those who read set it without the lock, so it is looked at once more after it was taken back.
+        """
+        if not self._is_special():
+            self._special = False
+            if self._is_special():
+                self._special = True
+
     # The backlog.  Where a method says so the lock is held.
 
     def _offer(self, buffers: list[Buffer], *, owed: bool = False) -> Backlog:
@@ -191,6 +222,9 @@ class Sending:
         backlog = self._backlog
         if backlog is None:
             backlog = Backlog()
+            if not self.registered:
+                # Whoever waits for the peer also reads, so others may come to know of it.
+                self.enrol()
         backlog.add(buffers)
         if owed:
             backlog.owed += memory_of(buffers)
@@ -226,7 +260,7 @@ class Sending:
     def _end_backlog(self, backlog: Backlog) -> None:
         """There is nothing left to send, or nobody to send it to.  The lock is held."""
         self._backlog = None
-        self._special = self._is_special()
+        self._reckon()
         backlog.close()
         if self._is_tail:
             self._is_tail = False
@@ -269,13 +303,11 @@ class Sending:
             self._leave_to_loop()
             fits = self.worker.tails.add(self, left)
         if not fits:
-            self.worker.tails.make_room(self)
+            self.worker.tails.make_room(self, left)
 
     def _leave_to_loop(self) -> None:
         """Have the epoll tell when the peer takes more of the backlog.  The lock is held."""
         self._is_tail = True
-        if not self.registered:
-            self.enrol()
         self._watch_output(True)
 
     def _watch_output(self, wanted: bool) -> None:
@@ -293,11 +325,14 @@ class Sending:
             poller = select.poll()
             listen = not self._paused and not self._ended
             poller.register(self.descriptor, select.POLLOUT | (select.POLLIN if listen else 0))
-            happened = poller.poll(backlog.window_left(time.monotonic(), options) * 1000)
+            # Not for the whole window: a socket counts as writable only when much of its buffer is
+            # free, and a peer may read steadily and never get there.
+            patience = min(LOOK_AGAIN_SECONDS, backlog.window_left(time.monotonic(), options))
+            happened = poller.poll(patience * 1000)
             mask = happened[0][1] if happened else 0
             if mask & select.POLLIN:
                 self.worker.submit(self.pump())
-            if mask & ~select.POLLIN:
+            if mask != select.POLLIN:
                 self._flush()
             self._check_backlog(time.monotonic())
 

@@ -11,6 +11,7 @@ thread for each.
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import signal
@@ -95,7 +96,9 @@ class Worker:
         self.tails = Tails(options, self.spool)
         self.draining = False
         self.now = time.monotonic()
-        """The time of the last tick: good enough for what is measured in seconds."""
+        """The time of the last tick."""
+        self.next_use = itertools.count(1).__next__
+        """Numbers the uses of connections, so that it can be told which one was used longest ago."""
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._codecs = {
             listener.fileno(): codec_factory(listener.address.protocol, options)
@@ -187,8 +190,8 @@ class Worker:
         event of a connection that had the same number, and serve and close it.  An edge that
         comes before that is lost, so the connection is to be read to the end afterwards.
         """
-        connection.registered = True
         self._epoll.register(connection.descriptor, WATCHED)
+        connection.registered = True
         self._connections[connection.descriptor] = connection
         self._count_connections()
 
@@ -353,9 +356,10 @@ class Worker:
             if not (self._accepting or self.draining) or self._yields():
                 return False
             connection = self._accept_one(listener)
-        if connection is None:
-            return False
-        seat.connection = connection
+            if connection is None:
+                return False
+            # Still under the lock: whoever drains the worker sees it here, or waiting in the kernel.
+            seat.connection = connection
         try:
             connection.on_accept()
         finally:
@@ -364,8 +368,6 @@ class Worker:
 
     def _accept_one(self, listener: Listener) -> Connection | None:
         """Accept a connection, None when there is none; one that is not allowed in is closed."""
-        if len(self._connections) >= self.options.max_connections:
-            self._make_room()
         while True:
             try:
                 accepted = listener.accept()
@@ -379,21 +381,20 @@ class Worker:
         descriptor, family, peer, local = accepted
         codec = self._codecs[listener.fileno()]()
         connection = Connection(self, descriptor, family, codec, peer, local)
-        if len(self._connections) >= self.options.max_connections:
+        most = self.options.max_connections
+        if len(self._connections) >= most and not self._make_room():
             connection.overload()
-            if len(self._connections) >= self.options.max_connections + RESERVE:
+            if len(self._connections) >= most + RESERVE:
                 self._accept_connections(False)
         return connection
 
-    def _make_room(self) -> None:
-        """Close the idle connection that was used longest ago.
+    def _make_room(self) -> bool:
+        """Close the idle connection that was used longest ago; return whether there is one.
 
         The web server opens another when it needs one; who has just connected is waiting.
         """
-        idle = [each for each in list(self._connections.values()) if each.is_idle()]
-        for connection in sorted(idle, key=lambda each: each.used):
-            if connection.evict():
-                return
+        idle = [each for each in list(self._connections.values()) if each.may_go()]
+        return any(each.evict() for each in sorted(idle, key=lambda each: each.used))
 
     def _yields(self) -> bool:
         """Whether a new connection is left to other workers, which have fewer; see shares.py."""
@@ -487,7 +488,8 @@ class Worker:
         if self.draining:
             self._check_drained(now)
             return
-        if not self._accepting and len(self._connections) < self.options.max_connections:
+        full = len(self._connections) >= self.options.max_connections
+        if not self._accepting and not full:
             self._accept_connections(True)
         self._log_busy(now)
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from gateways import addresses, events, fastcgi, scgi
+from gateways.server.connection import Connection
 from gateways.server.listeners import open_listener
 from gateways.server.options import Options
+from gateways.server.shares import Share
 from gateways.server.worker import Worker
 
 Application = Callable[..., Iterable[bytes]]
@@ -50,15 +52,26 @@ class Live:
         """Return how many connections the worker holds."""
         return len(self.worker._connections)
 
+    def connection(self) -> Connection:
+        """Return the only connection that the worker holds, once it is there."""
+        eventually(lambda: self.connections() == 1, "there is one connection")
+        (connection,) = self.worker._connections.values()
+        return connection
+
 
 @contextmanager
 def running(
-    application: Application, path: Path, *, protocol: str = "fcgi", **options: Any
+    application: Application,
+    path: Path,
+    *,
+    protocol: str = "fcgi",
+    share: Share | None = None,
+    **options: Any,
 ) -> Iterator[Live]:
     """Serve `application` on a unix socket at `path` until the block ends."""
     chosen = Options(**options)
     listener = open_listener(addresses.parse(f"{protocol}+unix:{path}"), chosen)
-    worker = Worker(application, [listener], chosen)
+    worker = Worker(application, [listener], chosen, share=share)
     ready = threading.Event()
     thread = threading.Thread(target=worker.run, args=(ready.set,), daemon=True)
     thread.start()

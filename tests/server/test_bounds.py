@@ -68,6 +68,7 @@ class Config(NamedTuple):
 ALL = [Config(protocol, threads) for protocol in ("fcgi", "scgi") for threads in (1, 8)]
 FASTCGI = ALL[:2]
 SOME = [Config("fcgi", 1), Config("fcgi", 8), Config("scgi", 8)]
+THREADS_8 = Config("fcgi", 8)
 TWO = [Config("fcgi", 8), Config("scgi", 1)]
 THREADED = [Config("fcgi", 8), Config("scgi", 8)]
 
@@ -133,7 +134,18 @@ def test_slow_peers_delay_nobody_and_are_cut_off_with_a_line_in_the_log(
     servers: Servers, config: Config
 ) -> None:
     server = servers.get(config, "short")
-    servers.verify(server, slow.run(server, list(slow.KINDS.values()), SIZE))
+    kinds = [kind for kind in slow.KINDS.values() if kind is not slow.HUGE]
+    # Those who keep their ends open are read from for five seconds more.
+    size = replace(SIZE, stubborn=config == THREADS_8)
+    servers.verify(server, slow.run(server, kinds, size))
+
+
+@over(TWO)
+def test_slow_bodies_too_long_to_wait_for_delay_nobody_and_are_cut_off(
+    servers: Servers, config: Config
+) -> None:
+    server = servers.get(config, "short")
+    servers.verify(server, slow.run(server, [slow.HUGE], replace(SIZE, stubborn=False)))
 
 
 @over(TWO)
@@ -290,11 +302,9 @@ def test_a_file_that_shrinks_while_it_is_sent_does_not_arrive_as_a_whole_one(
 
 # The tests of the tests: what each scenario says of a server that has not the limit.
 
-THREADS_8 = Config("fcgi", 8)
-
 
 def test_the_slow_peers_notice_a_server_without_deadlines(short_path: Path) -> None:
-    size = replace(SIZE, peers=5, lateness=0.2, patience=1.0)
+    size = replace(SIZE, peers=5, lateness=0.2, patience=1.0, stubborn=False)
     with served(short_path, head_timeout=60, rate_window=60) as server:
         report = slow.run(server, [slow.HEAD, slow.SMALL, slow.ANSWER], size)
     assert any("head: 5 of 5 peers were never cut off" in each for each in report.failures)
@@ -304,8 +314,8 @@ def test_the_slow_peers_notice_a_server_without_deadlines(short_path: Path) -> N
 
 def test_the_slow_peers_notice_a_server_that_is_too_strict(short_path: Path) -> None:
     with served(short_path, rate_window=0.3, min_rate=10_000_000) as server:
-        report = slow.tolerated(server, SIZE, windows=1, peers=2)
-    assert len(report.failures) >= 4
+        report = slow.tolerated(server, SIZE, peers=2)
+    assert {each.split()[0] for each in report.failures} == {"sender", "reader"}
 
 
 @pytest.mark.parametrize(("path", "what"), [("/leak", "descriptors"), ("/keep", "memory")])
@@ -332,7 +342,7 @@ def test_the_readers_notice_threads_that_are_held(short_path: Path) -> None:
 def test_the_crowd_notices_that_nobody_is_refused_or_evicted(servers: Servers) -> None:
     server = servers.get(THREADS_8, "as shipped")
     report = crowds.overloaded(server, CONNECTIONS, busy=False, fresh=4)
-    assert any("4 of 4 were not refused" in each for each in report.failures)
+    assert any("were not refused" in each for each in report.failures)
     report = crowds.eviction(server, CONNECTIONS, arrivals=1)
     assert [each.split(", expected")[0] for each in report.failures] == ["closed []"]
 

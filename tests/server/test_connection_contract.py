@@ -162,8 +162,9 @@ def test_a_body_that_nobody_reads_stops_being_received(socket_path: Path, thread
         assert go_on.wait(PATIENCE)
         return echo_length(environ, start_response)
 
-    size = 64 * 1024 * 1024 + 32768
-    with running(application, socket_path, threads=threads) as live, live.peer() as peer:
+    size = 64 * 1024 * 1024
+    options = {"threads": threads, "stream_requests": True}
+    with running(application, socket_path, **options) as live, live.peer() as peer:
         record = fastcgi.Record(fastcgi.STDIN, 1, b"x" * 32768).encode()
         peer.send(request("/", method="POST", length=size))
         taken = _send_without_waiting(peer.sock, record, size)

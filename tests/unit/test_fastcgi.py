@@ -883,10 +883,23 @@ def test_a_head_is_pending_from_its_first_byte_to_the_end_of_params() -> None:
     data = head(flags=1)
     for where in range(len(data)):
         connection.receive_data(data[where : where + 1])
-        assert connection.head_pending is (where < len(data) - 1)
+        assert bool(connection.head_pending) is (where < len(data) - 1)
     connection.receive_data(begin(2)[:12])
     connection.receive_data(begin(2)[12:])
     assert connection.head_pending
+
+
+def test_the_oldest_pending_head_is_the_one_that_is_told() -> None:
+    connection = ServerConnection()
+    assert connection.head_pending == 0
+    connection.receive_data(begin(7)[:5])
+    assert connection.head_pending == -1
+    connection.receive_data(begin(7)[5:] + begin(3))
+    assert connection.head_pending == 7
+    connection.receive_data(params(b"", 7))
+    assert connection.head_pending == 3
+    connection.receive_data(params(b"", 3))
+    assert connection.head_pending == 0
 
 
 def test_the_late_body_of_an_answered_request_is_no_pending_head() -> None:

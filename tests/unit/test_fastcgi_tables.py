@@ -178,7 +178,7 @@ PLAIN = wire(
 
 @pytest.mark.parametrize("record", RECORDS, ids=repr)
 def test_a_request_that_came_whole_is_in_the_state_that_its_records_lead_to(record: Record) -> None:
-    twins = Twins(ServerConnection)
+    twins = Twins("FastCGI")
     twins.receive(PLAIN)
     assert twins.taken == 1
     if record.type != T.BEGIN_REQUEST:
@@ -285,7 +285,7 @@ def test_a_server_end_sends_a_file_where_it_may_send_a_body(state: str) -> None:
 @pytest.mark.parametrize("event", EVERY_EVENT, ids=lambda event: type(event).__name__)
 @pytest.mark.parametrize("others", [False, True], ids=["alone", "beside another"])
 def test_a_request_that_came_whole_is_answered_like_any_other(event: Event, others: bool) -> None:
-    twins = Twins(ServerConnection)
+    twins = Twins("FastCGI")
     twins.receive(PLAIN)
     assert twins.taken == 1
     if others:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from gateways import response
 from gateways.errors import (
     ApplicationError,
     LimitExceeded,
@@ -13,7 +14,7 @@ from gateways.errors import (
     RemoteProtocolError,
 )
 from gateways.events import Response
-from gateways.response import HeadParser, check_head, write_head
+from gateways.response import HeadParser, check_head, checked_head, write_head
 from tests.corpus import CHUNKERS, Chunker
 
 # Every control character of latin-1's lower half but the tab, which a value may hold.
@@ -174,6 +175,118 @@ def parse(data: bytes, chunks: Chunker, **options: Any) -> tuple[Response, bytes
 @pytest.fixture(params=CHUNKERS)
 def chunks(request: pytest.FixtureRequest) -> Chunker:
     return CHUNKERS[request.param]
+
+
+class Text(str):
+    """A string that equals a plain one and is none."""
+
+
+@pytest.fixture
+def no_heads(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
+    """The memory of heads, empty, and put back afterwards."""
+    heads: dict[Any, Any] = {}
+    monkeypatch.setattr(response, "_known_heads", heads)
+    return heads
+
+
+class TestCheckedHead:
+    HEADERS = [("Content-Type", "text/plain"), ("X", "y")]
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_it_is_what_was_given_and_its_bytes(self, again: bool, no_heads: object) -> None:
+        for _ in range(1 + again):
+            head = checked_head("200 OK", [*self.HEADERS])
+        assert (head.status, head.headers) == ("200 OK", self.HEADERS)
+        assert head.lines + b"\r\n" == write_head("200 OK", self.HEADERS)
+        assert (head.declared, head.bodiless) == (None, False)
+
+    def test_a_length_can_be_added(self) -> None:
+        head = checked_head("200 OK", self.HEADERS)
+        for length in (0, 5, 5, 123456, 5):
+            headers = [*self.HEADERS, ("Content-Length", str(length))]
+            assert head.with_length(length) == write_head("200 OK", headers)
+
+    def test_a_declared_length_is_known(self) -> None:
+        assert checked_head("200 OK", [("content-length", "007")]).declared == 7
+
+    @pytest.mark.parametrize(
+        ("status", "bodiless"), [("204", True), ("304 Not Modified", True), ("200 OK", False)]
+    )
+    def test_some_statuses_have_no_body(self, status: str, bodiless: bool) -> None:
+        assert checked_head(status, []).bodiless is bodiless
+
+    def test_what_the_application_does_to_its_list_afterwards_is_its_own_affair(self) -> None:
+        headers = [*self.HEADERS]
+        head = checked_head("200 OK", headers)
+        headers.append(("Set-Cookie", "forged=1\r\n"))
+        assert head.headers == self.HEADERS
+        assert checked_head("200 OK", self.HEADERS).headers == self.HEADERS
+
+    def test_a_known_head_is_not_made_again(self, no_heads: object) -> None:
+        first = checked_head("200 OK", self.HEADERS)
+        assert checked_head("200 OK", [("Content-Type", "text/plain"), ("X", "y")]) is first
+        assert checked_head("200 OK", self.HEADERS[::-1]) is not first
+
+    @pytest.mark.parametrize(
+        ("status", "headers"),
+        [
+            (Text("200 OK"), HEADERS),
+            ("200 OK", [(Text("Content-Type"), "text/plain"), ("X", "y")]),
+            ("200 OK", [("Content-Type", Text("text/plain")), ("X", "y")]),
+            ("200 OK", [("Content-Type", "text/plain"), ("X", Text("y"))]),
+            ("200 OK", tuple(HEADERS)),
+            ("200 OK", iter(HEADERS)),
+            ("200 OK", [["Content-Type", "text/plain"], ("X", "y")]),
+            ("200 OK", [("Content-Type", "text/plain"), {}]),
+            ("200 OK", [("Content-Type", "text/plain"), ("X", [])]),
+            ("200 OK", None),
+            (None, HEADERS),
+            ([], HEADERS),
+        ],
+        ids=repr,
+    )
+    def test_what_only_resembles_a_known_head_is_judged_like_an_unknown_one(
+        self, status: Any, headers: Any, no_heads: dict[Any, Any]
+    ) -> None:
+        checked_head("200 OK", [*self.HEADERS])
+        with pytest.raises(ApplicationError) as known:
+            checked_head(status, headers)
+        no_heads.clear()
+        with pytest.raises(ApplicationError) as unknown:
+            checked_head(status, headers)
+        # An iterator is another one after it was looked at, and says so in the message.
+        assert str(known.value) == str(unknown.value)
+
+    def test_a_tuple_of_another_kind_is_no_header(self, no_heads: object) -> None:
+        class Header(NamedTuple):
+            name: str
+            value: str
+
+        checked_head("200 OK", [("X", "y")])
+        with pytest.raises(ApplicationError, match="not a tuple"):
+            checked_head("200 OK", [Header("X", "y")])
+
+    @pytest.mark.parametrize("headers", [[("X", "a\nb")], [("Content-Length", "x")], [("X", 5)]])
+    def test_a_refused_head_is_refused_again(self, headers: Any, no_heads: dict[Any, Any]) -> None:
+        for _ in range(2):
+            with pytest.raises(ApplicationError):
+                checked_head("200 OK", headers)
+        assert no_heads == {}
+
+    @pytest.mark.parametrize("name", ["Set-Cookie", "set-cookie", "SET-COOKIE"])
+    def test_a_visitors_cookie_is_not_remembered(self, name: str, no_heads: dict[Any, Any]) -> None:
+        assert checked_head("200 OK", [(name, "session=secret")]).lines.endswith(b"secret\r\n")
+        assert no_heads == {}
+
+    def test_what_is_remembered_is_bounded(self, no_heads: dict[Any, Any]) -> None:
+        for number in range(1000):
+            checked_head("200 OK", [("ETag", f'"{number}"')])
+            assert len(no_heads) <= 256
+        no_heads.clear()
+        checked_head("200 OK", [("X", "x" * 1024)])
+        assert no_heads == {}
+        checked_head("200 OK", [("X", "x" * 900)])
+        assert len(no_heads) == 1
 
 
 class TestHeadParser:

@@ -16,9 +16,18 @@ import pytest
 
 from gateways import errors
 from gateways.errors import ApplicationError
-from gateways.events import EndOfResponse, Event, RequestAborted, Response, ResponseBody
+from gateways.events import (
+    EndOfResponse,
+    Event,
+    RequestAborted,
+    Response,
+    ResponseBody,
+    ResponseFile,
+    WholeAnswer,
+)
+from gateways.response import write_head
 from gateways.testing import expanded
-from gateways.wsgi import FileWrapper, application_traceback, run
+from gateways.wsgi import FILE_PIECE, FileWrapper, application_traceback, run
 
 TEXT = [("Content-Type", "text/plain")]
 ERROR_PAGE = b"500 Internal Server Error\n\nThe application failed. Reference: ref-1\n"
@@ -40,7 +49,13 @@ class Seen:
         self.reports: list[Exception] = []
 
     def send(self, event: Event) -> None:
+        if isinstance(event, (Response, WholeAnswer)) and event.head:
+            assert event.head == write_head(event.status, event.headers)
         self.sent.append(event)
+
+    @property
+    def kinds(self) -> list[type[Event]]:
+        return [type(event) for event in self.sent]
 
     @property
     def events(self) -> list[Event]:
@@ -50,7 +65,14 @@ class Seen:
         self.reports.append(error)
         return f"ref-{len(self.reports)}"
 
-    def run(self, application: App, *, method: str = "GET", debug: bool = False) -> Seen:
+    def run(
+        self,
+        application: App,
+        *,
+        method: str = "GET",
+        debug: bool = False,
+        file_range: Callable[[Any], tuple[int, int, int] | None] | None = None,
+    ) -> Seen:
         run(
             application,
             {"REQUEST_METHOD": method},
@@ -58,6 +80,7 @@ class Seen:
             request_id=5,
             report=self.report,
             debug=debug,
+            file_range=file_range,
         )
         return self
 
@@ -200,6 +223,101 @@ class TestAnswers:
                 return iter([b"ab", b"cd"])
 
         assert Seen().run(answering(Lazy())).chunks == [b"ab", b"cd"]
+
+
+class TestWholeAnswers:
+    PLAIN = [Response, ResponseBody, EndOfResponse]
+
+    @pytest.mark.parametrize("kind", [list, tuple])
+    @pytest.mark.parametrize("chunks", [[b"ab"], [b"ab", b"cd"], [], [b""], [b"x" * 100_000]])
+    def test_a_list_or_a_tuple_is_one_event(self, kind: type, chunks: list[bytes]) -> None:
+        seen = Seen().run(answering(kind(chunks)))
+        assert seen.kinds == [WholeAnswer]
+        assert (seen.body, seen.length) == (b"".join(chunks), str(len(b"".join(chunks))))
+
+    def test_so_is_one_that_declares_its_length(self) -> None:
+        seen = Seen().run(with_length(4, [b"ab", b"cd"]))
+        assert seen.kinds == [WholeAnswer]
+        assert (seen.length, seen.body) == ("4", b"abcd")
+
+    def test_each_answer_has_its_own_length(self) -> None:
+        lengths = [Seen().run(answering([b"x" * size])).length for size in (3, 3, 5, 0, 3)]
+        assert lengths == ["3", "3", "5", "0", "3"]
+
+    def test_a_subclass_of_bytes_is_bytes(self) -> None:
+        class Markup(bytes):
+            pass
+
+        seen = Seen().run(answering([Markup(b"ab")]))
+        assert (seen.kinds, seen.body) == ([WholeAnswer], b"ab")
+
+    def test_what_follows_write_is_sent_behind_it(self) -> None:
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            start_response("200 OK", TEXT)(b"ab")
+            return [b"cd"]
+
+        seen = Seen().run(application)
+        assert seen.kinds == [Response, ResponseBody, ResponseBody, EndOfResponse]
+
+    @pytest.mark.parametrize("method", ["HEAD", "GET"])
+    @pytest.mark.parametrize("status", ["200 OK", "204 No Content", "304 Not Modified"])
+    @pytest.mark.parametrize("declared", [None, 2, 4, 6])
+    def test_what_is_sent_does_not_depend_on_the_event(
+        self, method: str, status: str, declared: int | None
+    ) -> None:
+        """A list may be one event or several; an iterator that is as long is several."""
+        headers = [*TEXT] if declared is None else [*TEXT, ("Content-Length", str(declared))]
+        whole = Seen().run(answering([b"abcd"], status, headers), method=method)
+        pieces = Seen().run(answering(iter([b"abcd"]), status, headers), method=method)
+        bodiless = method == "HEAD" or status[0:3] != "200"
+        if declared == 6 and not bodiless:
+            # The one is known to be short before its head is sent, the other is not.
+            assert whole.is_error_page()
+            assert isinstance(pieces.events[-1], RequestAborted)
+        else:
+            assert (whole.body, whole.complete) == (pieces.body, pieces.complete)
+            assert [str(error) for error in whole.reports] == [
+                str(error) for error in pieces.reports
+            ]
+            assert whole.head.status == pieces.head.status
+            known = declared is None and status[:3] == "200"
+            assert whole.head.headers == [
+                *pieces.head.headers,
+                *([("Content-Length", "4")] if known else []),
+            ]
+
+    def test_a_failing_send_is_raised_and_nothing_more_is_sent(self) -> None:
+        kept: list[Any] = []
+
+        def application(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+            kept.append(start_response("200 OK", TEXT))
+            return [b"body"]
+
+        connection = Breaking(WholeAnswer, BrokenPipeError("gone"))
+        with pytest.raises(BrokenPipeError) as caught:
+            connection.run(application)
+        assert caught.value is connection.error
+        assert (connection.attempts, connection.sent, connection.reports) == (1, [], [])
+        with pytest.raises(ApplicationError, match="after the answer had ended"):
+            kept[0](b"late")
+
+    def test_the_last_piece_of_a_declared_body_says_so(self) -> None:
+        def application(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+            start_response("200 OK", [("Content-Length", "6")])(b"ab")
+            yield b"cd"
+            yield b"ef"
+            yield b""
+
+        seen = Seen().run(application)
+        assert [event.last for event in seen.sent if isinstance(event, ResponseBody)] == [
+            False,
+            False,
+            True,
+        ]
+
+    def test_nobody_knows_the_last_piece_of_a_body_without_a_length(self) -> None:
+        seen = Seen().run(answering(iter([b"ab", b"cd"])))
+        assert not any(event.last for event in seen.sent if isinstance(event, ResponseBody))
 
 
 class TestHead:
@@ -851,6 +969,124 @@ class TestFileWrapper:
 
         seen = Seen().run(answering(FileWrapper(Reader())))
         assert (seen.body, seen.reports) == (b"ab", [])
+
+    @pytest.mark.parametrize("length", [0, 1, 5])
+    def test_a_file_may_be_longer_than_declared(self, length: int) -> None:
+        """PEP 3333: "until Content-Length bytes have been written"."""
+        seen = Seen().run(with_length(length, FileWrapper(io.BytesIO(b"abcdefg"), 3)))
+        assert (seen.body, seen.complete) == (b"abcdefg"[:length], True)
+        assert seen.reports == []
+
+    def test_another_iterable_may_not(self) -> None:
+        class Other(FileWrapper):
+            pass
+
+        seen = Seen().run(with_length(2, Other(io.BytesIO(b"abcdefg"), 3)))
+        seen.fault("longer than its Content-Length")
+
+
+class TestFileRange:
+    """The edge may know a better way to send a file than to read it."""
+
+    @staticmethod
+    def asked(size: int, seen: Seen, result: Any, **options: Any) -> Seen:
+        def file_range(filelike: Any) -> tuple[int, int, int] | None:
+            assert filelike == "the file"
+            return 7, 100, size
+
+        headers = options.pop("headers", TEXT)
+        status = options.pop("status", "200 OK")
+        return seen.run(answering(result, status, headers), file_range=file_range, **options)
+
+    def test_a_file_is_sent_as_a_range_of_it(self) -> None:
+        seen = self.asked(20, Seen(), FileWrapper("the file"))
+        assert seen.sent == [
+            Response(5, "200 OK", [*TEXT, ("Content-Length", "20")]),
+            ResponseFile(5, 7, 100, 20, True),
+            EndOfResponse(5),
+        ]
+        assert seen.reports == []
+
+    def test_a_large_file_is_sent_in_pieces(self) -> None:
+        seen = self.asked(2 * FILE_PIECE + 1, Seen(), FileWrapper("the file"))
+        assert seen.sent[1:-1] == [
+            ResponseFile(5, 7, 100, FILE_PIECE),
+            ResponseFile(5, 7, 100 + FILE_PIECE, FILE_PIECE),
+            ResponseFile(5, 7, 100 + 2 * FILE_PIECE, 1, True),
+        ]
+
+    @pytest.mark.parametrize("declared", [1, 19, 20])
+    def test_no_more_than_the_declared_length_is_sent(self, declared: int) -> None:
+        headers = [("Content-Length", str(declared))]
+        seen = self.asked(20, Seen(), FileWrapper("the file"), headers=headers)
+        assert seen.sent == [
+            Response(5, "200 OK", headers),
+            ResponseFile(5, 7, 100, declared, True),
+            EndOfResponse(5),
+        ]
+        assert seen.reports == []
+
+    def test_a_file_that_is_too_short_is_a_500(self) -> None:
+        headers = [("Content-Length", "21")]
+        seen = self.asked(20, Seen(), FileWrapper("the file"), headers=headers)
+        assert seen.is_error_page()
+        seen.fault("1 bytes shorter than its Content-Length, 21")
+
+    @pytest.mark.parametrize("declared", [None, 0])
+    def test_an_empty_file_is_an_empty_body(self, declared: int | None) -> None:
+        headers = TEXT if declared is None else [("Content-Length", "0")]
+        seen = self.asked(0, Seen(), FileWrapper("the file"), headers=headers)
+        assert seen.kinds == [Response, EndOfResponse]
+        assert seen.length == "0"
+
+    def test_for_HEAD_only_its_length_is_told(self) -> None:
+        seen = self.asked(20, Seen(), FileWrapper("the file"), method="HEAD")
+        assert (seen.kinds, seen.length) == ([Response, EndOfResponse], "20")
+
+    @pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+    def test_some_statuses_have_no_body(self, status: str) -> None:
+        seen = self.asked(20, Seen(), FileWrapper("the file"), status=status)
+        assert seen.sent == [Response(5, status, TEXT), EndOfResponse(5)]
+
+    def test_what_was_written_before_comes_first(self) -> None:
+        def application(environ: dict[str, Any], start_response: Any) -> FileWrapper:
+            start_response("200 OK", [("Content-Length", "5")])(b"ab")
+            return FileWrapper("the file")
+
+        seen = Seen().run(application, file_range=lambda filelike: (7, 0, 20))
+        assert seen.sent[1:3] == [ResponseBody(5, b"ab"), ResponseFile(5, 7, 0, 3, True)]
+        assert seen.complete
+
+    def test_without_a_range_the_file_is_read(self) -> None:
+        result = FileWrapper(io.BytesIO(b"abc"))
+        seen = Seen().run(answering(result), file_range=lambda filelike: None)
+        assert (seen.body, seen.complete) == (b"abc", True)
+
+    @pytest.mark.parametrize("result", [[b"ab"], iter([b"ab"]), Closing([b"ab"])])
+    def test_only_file_wrappers_are_asked_about(self, result: Any) -> None:
+        def file_range(filelike: Any) -> tuple[int, int, int] | None:
+            raise AssertionError("not about this")
+
+        assert Seen().run(answering(result), file_range=file_range).body == b"ab"
+
+    def test_an_answer_that_was_not_started_is_a_500(self) -> None:
+        result = FileWrapper("the file")
+        seen = Seen().run(lambda environ, start_response: result, file_range=lambda _: (7, 0, 9))
+        assert seen.is_error_page()
+        seen.fault("without calling start_response")
+
+    def test_the_file_is_closed_after_the_end(self) -> None:
+        file = io.BytesIO(b"abc")
+        open_at_the_end = []
+
+        class Watching(Seen):
+            def send(self, event: Event) -> None:
+                open_at_the_end.append(not file.closed)
+                super().send(event)
+
+        Watching().run(answering(FileWrapper(file)), file_range=lambda _: (7, 0, 3))
+        assert open_at_the_end == [True, True, True]
+        assert file.closed
 
 
 def test_the_cgi_path_loads_no_module_that_a_bare_interpreter_has_not() -> None:

@@ -1,0 +1,795 @@
+"""The lines of the worker's contract that depend on who does what when, each at its critical point.
+
+Where two threads have to meet, a method is wrapped: at that point the wrapper does the other
+thread's step, or waits until another thread has done it.  tests.server.test_planted_faults shows
+that each of these tests fails where its line is not kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import socket
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateways import events, fastcgi, scgi
+from gateways.server import worker as worker_module
+from gateways.server.backlog import Backlog
+from gateways.server.connection import Connection
+from gateways.server.shares import Shares
+from gateways.server.worker import Worker
+from tests.server.live import (
+    PATIENCE,
+    Live,
+    Peer,
+    eventually,
+    plain,
+    post,
+    raw,
+    request,
+    running,
+    scgi_get,
+)
+
+Environ = dict[str, Any]
+Start = Callable[..., Any]
+
+IN_AND_RDHUP = select.EPOLLIN | select.EPOLLRDHUP
+
+
+class Gate:
+    """An application whose `/gate` waits until the gate is opened; others are answered at once."""
+
+    def __init__(self) -> None:
+        self.inside = threading.Semaphore(0)
+        self.opened = threading.Event()
+
+    def __call__(self, environ: Environ, start_response: Start) -> list[bytes]:
+        if environ["PATH_INFO"] == "/gate":
+            self.inside.release()
+            assert self.opened.wait(PATIENCE)
+        elif environ["REQUEST_METHOD"] == "POST":
+            body = environ["wsgi.input"].read()
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [str(len(body)).encode()]
+        return plain(environ, start_response)
+
+    @contextmanager
+    def held(self, live: Live, threads: int = 1) -> Iterator[list[Peer]]:
+        """Keep that many threads inside the application until the block ends."""
+        peers = [live.peer() for _ in range(threads)]
+        try:
+            for peer in peers:
+                peer.get("/gate")
+                assert self.inside.acquire(timeout=PATIENCE)
+            yield peers
+        finally:
+            self.opened.set()
+        for peer in peers:
+            assert peer.answer() == b"/gate"
+            peer.close()
+
+
+def greet(peer: Peer) -> None:
+    """Make the connection one that is kept and idle."""
+    peer.get("/greeting")
+    assert peer.answer() == b"/greeting"
+
+
+# Reading.
+
+
+def test_a_read_that_filled_its_buffer_is_repeated(socket_path: Path) -> None:
+    """All of it is there before the only thread looks, and is reported by one edge."""
+    gate = Gate()
+    with running(gate, socket_path, threads=1) as live, live.peer() as peer:
+        greet(peer)
+        with gate.held(live):
+            peer.send(*post("/", b"x" * 100_000))
+        assert peer.answer() == b"100000"
+
+
+def test_a_read_that_filled_the_buffer_for_bodies_is_repeated(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "BODY_SIZE", 16384)
+    gate = Gate()
+    with running(gate, socket_path, threads=1) as live, live.peer() as peer:
+        peer.send(request("/", method="POST", length=100_000))
+        eventually(lambda: bool(live.connection()._exchanges), "the head has been read")
+        with gate.held(live):
+            peer.send(events.RequestBody(1, b"x" * 100_000), events.EndOfRequest(1))
+        assert peer.answer() == b"100000"
+
+
+def test_data_and_the_hang_up_behind_it_in_one_edge(socket_path: Path) -> None:
+    gate = Gate()
+    with running(gate, socket_path, threads=1) as live, live.peer() as peer:
+        greet(peer)
+        with gate.held(live):
+            peer.get("/last")
+            peer.sock.shutdown(socket.SHUT_WR)
+        assert peer.answer() == b"/last"
+        peer.wait_closed()
+
+
+def test_a_hang_up_that_comes_while_another_thread_reads(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that holds the read lock reads on for the one that saw the event."""
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        connection = live.connection()
+
+        def hang_up() -> None:
+            peer.get("/last")
+            peer.sock.shutdown(socket.SHUT_WR)
+            eventually(lambda: connection._pending, "the other thread has seen it")
+
+        _once_after(monkeypatch, "_read", hang_up)
+        live.worker.submit(connection.pump())
+        assert peer.answer() == b"/last"
+        peer.wait_closed()
+
+
+def _once_after(
+    monkeypatch: pytest.MonkeyPatch, name: str, what: Callable[[], None], *, before: bool = False
+) -> None:
+    """Do `what` when a method of Connection returns, or is called, for the first time."""
+    original = getattr(Connection, name)
+    left = [what]
+
+    def wrapper(self: Connection, *arguments: Any) -> Any:
+        if before and left:
+            left.pop()()
+        result = original(self, *arguments)
+        if left:
+            left.pop()()
+        return result
+
+    monkeypatch.setattr(Connection, name, wrapper)
+
+
+def test_bytes_that_come_before_the_read_lock_is_let_go_are_read(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        connection = live.connection()
+
+        def arrive() -> None:
+            peer.get("/late")
+            eventually(lambda: connection._pending, "another thread was told of it")
+
+        _once_after(monkeypatch, "_read", arrive)
+        live.worker.submit(connection.pump())
+        assert peer.answer() == b"/late"
+
+
+def test_bytes_that_come_before_the_first_request_is_handed_out_are_read(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same where one whole request was read in the short way."""
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        connection = live.connection()
+
+        def arrive() -> None:
+            peer.get("/late", 2)
+            eventually(lambda: connection._pending, "another thread was told of it")
+
+        _once_after(monkeypatch, "_read_request", arrive)
+        peer.get("/early", 1)
+        assert peer.answer(1) == b"/early"
+        assert peer.answer(2) == b"/late"
+
+
+def test_bytes_that_come_while_the_close_is_considered_are_read(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks whether the connection is over holds the read lock as well."""
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        connection = live.connection()
+
+        def arrive() -> None:
+            peer.get("/late")
+            eventually(lambda: connection._pending, "another thread was told of it")
+
+        _once_after(monkeypatch, "_end_if_over", arrive)
+        # The late event of an earlier connection with this number: only a look at the socket tells.
+        connection.serve(IN_AND_RDHUP)
+        assert peer.answer() == b"/late"
+
+
+def test_requests_are_read_while_an_application_runs_for_the_same_connection(
+    socket_path: Path,
+) -> None:
+    gate = Gate()
+    with running(gate, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get("/gate", 1)
+        assert gate.inside.acquire(timeout=PATIENCE)
+        peer.get("/meanwhile", 2)
+        assert peer.answer(2) == b"/meanwhile"
+        gate.opened.set()
+        assert peer.answer(1) == b"/gate"
+
+
+def test_who_makes_room_reads_again(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind a body that has filled its memory lies another request."""
+    monkeypatch.setattr(worker_module, "BODY_SIZE", 65536)
+    paused, second = threading.Event(), threading.Event()
+    outcome: list[bool] = []
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        if environ["PATH_INFO"] == "/second":
+            second.set()
+        else:
+            assert paused.wait(PATIENCE)
+            environ["wsgi.input"].read(262144)  # less than is there: this does not wait
+            outcome.append(second.wait(PATIENCE))
+        return plain(environ, start_response)
+
+    with (
+        running(application, socket_path, threads=2, stream_requests=True) as live,
+        live.peer() as peer,
+    ):
+        body = events.RequestBody(1, b"x" * 400_000)
+        data = peer.bytes_of(request("/first", 1, method="POST", length=400_001), body)
+        data += peer.bytes_of(request("/second", 2), events.EndOfRequest(2))
+        sender = threading.Thread(target=peer.sock.sendall, args=(data,), daemon=True)
+        sender.start()
+        eventually(lambda: live.connection()._paused, "reading stops")
+        paused.set()
+        assert peer.answer(2) == b"/second"
+        sender.join(PATIENCE)
+        peer.read_until(lambda: peer.ended(1))
+        assert outcome == [True]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_waits_for_a_body_waits_on_the_socket(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Every thread waits for a body, and nobody is left at the epoll."""
+    waiting: list[Connection] = []
+    wait_readable = Connection._wait_readable
+
+    def note(self: Connection, *arguments: Any) -> None:
+        waiting.append(self)
+        wait_readable(self, *arguments)
+
+    monkeypatch.setattr(Connection, "_wait_readable", note)
+    with (
+        running(Gate(), socket_path, threads=threads, stream_requests=True) as live,
+        ExitStack() as stack,
+    ):
+        peers = [stack.enter_context(live.peer()) for _ in range(threads)]
+        for peer in peers:
+            peer.send(request("/", method="POST", length=6))
+        eventually(lambda: len(set(waiting)) == threads, "all of them wait")
+        for size, peer in enumerate(peers, 1):
+            peer.send(events.RequestBody(1, b"x" * size))
+        for size, peer in enumerate(peers, 1):
+            peer.send(events.RequestBody(1, b"x" * (6 - size)), events.EndOfRequest(1))
+            assert peer.answer() == b"6"
+
+
+def test_who_waits_for_a_body_hears_of_it_from_who_read_it(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing left on the descriptor when the thread begins to wait."""
+    gate = Gate()
+    with (
+        running(gate, socket_path, threads=2, stream_requests=True) as live,
+        live.peer() as peer,
+    ):
+        greet(peer)
+        connection = live.connection()
+
+        def arrive() -> None:
+            peer.send(events.RequestBody(1, b"abcdef"), events.EndOfRequest(1))
+            live.worker.submit(connection.pump())
+            (exchange,) = connection._exchanges.values()
+            eventually(lambda: exchange.body.ended, "somebody has read it")
+
+        _once_after(monkeypatch, "_wait_readable", arrive, before=True)
+        peer.send(request("/", method="POST", length=6))
+        assert peer.answer() == b"6"
+
+
+def test_bodies_that_share_a_connection_wait_in_files(socket_path: Path) -> None:
+    gate = Gate()
+    with (
+        running(gate, socket_path, threads=2, stream_requests=True) as live,
+        live.peer() as peer,
+    ):
+        peer.send(request("/other", 2, method="POST", length=3))
+        peer.send(request("/gate", 1, method="POST", length=3_000_000))
+        assert gate.inside.acquire(timeout=PATIENCE)
+        peer.send(events.RequestBody(1, b"x" * 3_000_000), events.EndOfRequest(1))
+        eventually(lambda: live.worker.spool.used > 2_500_000, "the body is on the disk")
+        peer.send(events.RequestBody(2, b"abc"), events.EndOfRequest(2))
+        assert peer.answer(2) == b"3"
+        gate.opened.set()
+        assert peer.answer(1) == b"/gate"
+        eventually(lambda: live.worker.spool.used == 0, "and gone when the request is over")
+
+
+# Registering.
+
+
+class Epoll:
+    """An epoll where something may happen just before and just after a connection is registered."""
+
+    def __init__(self, real: select.epoll) -> None:
+        self.real = real
+        self.before: Callable[[int], None] = lambda descriptor: None
+        self.after: Callable[[int], None] = lambda descriptor: None
+
+    def register(self, descriptor: int, mask: int) -> None:
+        if mask != worker_module.WATCHED:
+            self.real.register(descriptor, mask)
+            return
+        before, self.before = self.before, lambda descriptor: None
+        after, self.after = self.after, lambda descriptor: None
+        before(descriptor)
+        self.real.register(descriptor, mask)
+        after(descriptor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize("first", ["whole", "half"])
+def test_an_edge_before_the_connection_can_be_found_is_not_lost(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    lost = threading.Event()
+    on_other = Worker._on_other
+
+    def note(self: Worker, descriptor: int, seat: worker_module.Seat) -> None:
+        on_other(self, descriptor, seat)
+        if descriptor in expected:
+            lost.set()
+
+    monkeypatch.setattr(Worker, "_on_other", note)
+    expected: list[int] = []
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        one = peer.bytes_of(request("/1", 1), events.EndOfRequest(1))
+        two = peer.bytes_of(request("/2", 2), events.EndOfRequest(2))
+        cut = len(one) if first == "whole" else 20
+
+        def arrive(descriptor: int) -> None:
+            expected.append(descriptor)
+            peer.sock.sendall((one + two)[cut:])
+            assert lost.wait(PATIENCE)
+
+        epoll: Any = Epoll(live.worker._epoll)
+        epoll.after = arrive
+        live.worker._epoll = epoll
+        peer.sock.sendall(one[:cut])
+        assert peer.answer(1) == b"/1"
+        assert peer.answer(2) == b"/2"
+
+
+def test_nobody_finds_a_connection_before_it_is_registered(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A late event of an earlier connection with its number would have it closed half-way."""
+    with running(plain, socket_path, threads=2) as live:
+        peer = live.peer()
+
+        def late(descriptor: int) -> None:
+            peer.close()
+            found = live.worker._connections.get(descriptor)
+            if found is not None:
+                found.serve(IN_AND_RDHUP)
+
+        epoll: Any = Epoll(live.worker._epoll)
+        epoll.before = late
+        live.worker._epoll = epoll
+        peer.sock.sendall(b"\x01\x01\x00\x01")
+        eventually(lambda: peer.sock.fileno() < 0, "the peer has gone")
+        eventually(lambda: live.connections() == 0, "the connection is closed")
+        with live.peer() as other:
+            greet(other)
+    assert "internal error" not in caplog.text
+
+
+@pytest.mark.parametrize("protocol", ["fcgi", "scgi"])
+def test_only_connections_that_stay_are_registered(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """One that brings a whole request and does not stay is read, answered and closed."""
+    registered: list[Connection] = []
+    register = Worker.register
+
+    def note(self: Worker, connection: Connection) -> None:
+        registered.append(connection)
+        register(self, connection)
+
+    monkeypatch.setattr(Worker, "register", note)
+    codec = fastcgi.ClientConnection() if protocol == "fcgi" else scgi.ClientConnection()
+    number = 1 if protocol == "fcgi" else 0
+    codec.send(request("/", number, length=0, keep=False))
+    codec.send(events.EndOfRequest(number))
+    whole = codec.data_to_send()
+    gate = Gate()
+    with running(gate, socket_path, threads=1, protocol=protocol) as live, ExitStack() as stack:
+        codec = fastcgi.ClientConnection() if protocol == "fcgi" else scgi.ClientConnection()
+        codec.send(request("/gate", number, length=0, keep=False))
+        codec.send(events.EndOfRequest(number))
+        holder = threading.Thread(target=raw, args=(live.path, codec.data_to_send()))
+        holder.start()
+        assert gate.inside.acquire(timeout=PATIENCE)
+        before = len(registered)  # the first may have been accepted before it had said anything
+        socks = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(5)]
+        for sock in socks:
+            sock.settimeout(PATIENCE)
+            sock.connect(live.path)
+            sock.sendall(whole)
+        gate.opened.set()
+        for sock in socks:
+            assert sock.recv(1000)
+        assert len(registered) == before
+        holder.join(PATIENCE)
+
+
+def test_a_kept_connection_is_registered_once(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[Connection] = []
+    register = Worker.register
+
+    def note(self: Worker, connection: Connection) -> None:
+        registered.append(connection)
+        register(self, connection)
+
+    monkeypatch.setattr(Worker, "register", note)
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        greet(peer)
+        assert len(registered) == 1
+
+
+# Closing.
+
+
+def test_nothing_is_done_on_a_number_that_belongs_to_another_connection(
+    socket_path: Path,
+) -> None:
+    with running(plain, socket_path, threads=2) as live:
+        with live.peer() as peer:
+            greet(peer)
+            first = live.connection()
+        eventually(lambda: live.connections() == 0, "the first is closed")
+        with live.peer() as peer:
+            greet(peer)
+            second = live.connection()
+            assert second.descriptor == first.descriptor
+            first.deadline = 1.0
+            first.check(time.monotonic())  # the timer was about to look at it
+            first.give_up()
+            peer.get("/second")
+            assert peer.answer() == b"/second"
+
+
+def test_a_connection_is_closed_under_both_its_locks(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So neither a read nor the timer's shutdown can meet a number that is somebody else's."""
+    free: list[tuple[bool, bool]] = []
+    close = Connection._close
+
+    def note(self: Connection) -> None:
+        # The locks are held where no other thread gets them.
+        free.append((self._lock.acquire(False), self._read_lock.acquire(False)))
+        close(self)
+
+    monkeypatch.setattr(Connection, "_close", note)
+    with running(plain, socket_path, threads=2) as live:
+        with live.peer() as peer:
+            greet(peer)
+        eventually(lambda: live.connections() == 0, "the connection is closed")
+        assert free == [(False, False)]
+
+
+# Answers.
+
+
+def test_writing_is_watched_only_while_a_tail_waits(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched: list[bool] = []
+    watch_output = Worker.watch_output
+
+    def note(self: Worker, connection: Any, wanted: bool) -> None:
+        watch_output(self, connection, wanted)
+        watched.append(wanted)
+
+    monkeypatch.setattr(Worker, "watch_output", note)
+    with running(_large, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get("/small")
+        assert peer.answer() == b"/small"
+        assert watched == []
+        peer.get("/large")
+        eventually(lambda: watched == [True], "the loop waits for room")
+        assert peer.answer() == b"x" * 900_000
+        eventually(lambda: watched == [True, False], "and no longer than it has to")
+
+
+def _large(environ: Environ, start_response: Start) -> list[bytes]:
+    answer = plain(environ, start_response)
+    return [b"x" * 900_000] if environ["PATH_INFO"] == "/large" else answer
+
+
+def test_a_finished_answer_that_is_not_read_holds_no_thread(socket_path: Path) -> None:
+    with (
+        running(_large, socket_path, threads=1) as live,
+        live.peer() as slow,
+        live.peer() as other,
+    ):
+        slow.get("/large")
+        eventually(lambda: live.connections() >= 1, "the slow one is there")
+        other.get("/other")
+        assert other.answer() == b"/other"
+        assert slow.answer() == b"x" * 900_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 7000])
+@pytest.mark.parametrize("protocol", ["fcgi", "scgi"])
+def test_a_short_answer_leaves_in_one_write(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, protocol: str
+) -> None:
+    written: list[int] = []
+    write, flush = os.write, Backlog.flush
+
+    def note(descriptor: int, data: Any) -> int:
+        if threading.current_thread().name.startswith("gateways-"):
+            written.append(len(data))
+        return write(descriptor, data)
+
+    def note_flush(self: Backlog, sock: socket.socket) -> bool:
+        written.append(self.waiting)
+        return flush(self, sock)
+
+    monkeypatch.setattr(os, "write", note)
+    monkeypatch.setattr(Backlog, "flush", note_flush)
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"x" * size]
+
+    with running(application, socket_path, threads=2, protocol=protocol) as live:
+        if protocol == "scgi":
+            answer = scgi_get(live.path)
+        else:
+            with live.peer() as peer:
+                answer = raw(live.path, peer.bytes_of(request(keep=False), events.EndOfRequest(1)))
+        assert written == [len(answer)]
+
+
+def test_an_answer_waits_for_the_rest_of_another_ones_record(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel takes half of a record; then another thread has something to send."""
+    inside, halfway, done = threading.Event(), threading.Event(), threading.Event()
+    write = os.write
+
+    def half(descriptor: int, data: Any) -> int:
+        if b"/first" not in bytes(data[:200]) or halfway.is_set():
+            return write(descriptor, data)
+        count = write(descriptor, data[: len(data) // 2])
+        halfway.set()
+        done.wait(0.3)  # whoever keeps the contract is not done before this returns
+        return count
+
+    monkeypatch.setattr(os, "write", half)
+
+    def application(environ: Environ, start_response: Start) -> Iterator[bytes]:
+        plain(environ, start_response)
+        if environ["PATH_INFO"] == "/first":
+            assert inside.wait(PATIENCE)
+            yield b"/first" * 100
+        else:
+            inside.set()
+            assert halfway.wait(PATIENCE)
+            yield b"/second" * 100
+            done.set()
+
+    with running(application, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get("/first", 1)
+        peer.get("/second", 2)
+        assert peer.answer(2) == b"/second" * 100
+        assert peer.answer(1) == b"/first" * 100
+
+
+def test_a_file_is_sent_by_the_kernel(
+    socket_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(256)) * 10_000)
+    sent: list[int] = []
+    sendfile = os.sendfile
+
+    def note(out: int, source: int, offset: int, count: int) -> int:
+        sent.append(sendfile(out, source, offset, count))
+        return sent[-1]
+
+    monkeypatch.setattr(os, "sendfile", note)
+
+    def application(environ: Environ, start_response: Start) -> Any:
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return environ["wsgi.file_wrapper"]((tmp_path / "file").open("rb"))
+
+    with running(application, socket_path, threads=2) as live, live.peer() as peer:
+        for _ in range(2):
+            peer.get()
+            assert peer.answer() == bytes(range(256)) * 10_000
+        assert sum(sent) == 2 * 2_560_000
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_file_that_becomes_shorter_does_not_pass_for_a_whole_one(
+    socket_path: Path, tmp_path: Path, threads: int
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"")
+    os.truncate(path, 8_000_000)
+
+    def application(environ: Environ, start_response: Start) -> Any:
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return environ["wsgi.file_wrapper"](path.open("rb"))
+
+    with running(application, socket_path, threads=threads) as live, live.peer() as peer:
+        peer.get()
+        assert peer.sock.recv(1, socket.MSG_PEEK)
+        os.truncate(path, 0)
+        ends = [each for each in peer.wait_closed() if isinstance(each, events.EndOfResponse)]
+        assert ends == []
+
+
+def test_an_empty_file_is_an_empty_answer(socket_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    def application(environ: Environ, start_response: Start) -> Any:
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return environ["wsgi.file_wrapper"]((tmp_path / "file").open("rb"))
+
+    with running(application, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get()
+        assert peer.answer() == b""
+        greet_again = b"still there"
+        peer.get("/2")
+        assert peer.answer() == b"", greet_again
+
+
+def test_values_are_told_to_who_asks(socket_path: Path) -> None:
+    with (
+        running(plain, socket_path, threads=2, max_connections=77) as live,
+        live.peer() as peer,
+    ):
+        peer.codec.get_values()
+        peer.sock.sendall(peer.codec.data_to_send())
+        peer.read_until(lambda: len(peer.codec.values) == 3)
+        assert peer.codec.values[fastcgi.FCGI_MPXS_CONNS] == "1"
+
+
+# The main thread.
+
+
+def test_a_late_head_is_noticed_while_every_thread_sleeps(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "TICK_SECONDS", 0.05)
+    with (
+        running(plain, socket_path, threads=2, head_timeout=0.2) as live,
+        live.peer() as peer,
+    ):
+        peer.sock.sendall(b"\x01\x01\x00\x01")
+        peer.wait_closed()
+
+
+def test_that_all_threads_are_busy_is_logged_once_with_what_they_do(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_module, "TICK_SECONDS", 0.05)
+    gate = Gate()
+    ticks: list[float] = []
+    tick = Worker._tick
+
+    def note(self: Worker, now: float) -> None:
+        tick(self, now)
+        ticks.append(now)
+
+    monkeypatch.setattr(Worker, "_tick", note)
+    with running(gate, socket_path, threads=2) as live, gate.held(live, 2):
+        eventually(lambda: "threads are busy" in caplog.text, "it is logged")
+        before = len(ticks)
+        eventually(lambda: len(ticks) > before + 4, "it goes on for some time")
+        lines = [each.getMessage() for each in caplog.records if "busy" in each.getMessage()]
+        assert len(lines) == 1
+        assert lines[0].startswith("all 2 threads are busy")
+        assert lines[0].count("GET /gate") == 2
+
+
+def test_who_has_more_than_its_share_leaves_connections_to_others_and_closes_none(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "YIELD_SECONDS", 600.0)
+    shares = Shares(2)
+    other = shares.share(1)
+    other.join(time.monotonic())
+    other.connections = 9
+    with running(plain, socket_path, threads=2, share=shares.share(0)) as live:
+        peers = [live.peer() for _ in range(3)]
+        for peer in peers:
+            greet(peer)
+        other.connections = 0
+        peers.append(live.peer())
+        peers[3].get("/left to others")
+        eventually(lambda: live.worker._yielded, "it accepts no more")
+        for peer in peers[:3]:
+            greet(peer)
+        assert live.connections() == 3
+        other.connections = 9
+        other.call_others()
+        assert peers[3].answer() == b"/left to others"
+        for peer in peers:
+            peer.close()
+
+
+def test_a_draining_worker_answers_what_arrives_and_then_closes(socket_path: Path) -> None:
+    gate = Gate()
+    with running(gate, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get("/gate", 1)
+        assert gate.inside.acquire(timeout=PATIENCE)
+        live.stop()
+        eventually(lambda: live.worker.draining, "it is told to stop")
+        peer.get("/late", 2)
+        assert peer.answer(2) == b"/late"
+        gate.opened.set()
+        assert peer.answer(1) == b"/gate"
+        assert live.wait_stopped(PATIENCE)
+        assert peer.sock.recv(1) == b""
+
+
+# Memory.
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_requests_leave_nothing_to_the_garbage_collector(socket_path: Path, keep: bool) -> None:
+    """Circles would be freed late, in bulk, and in the middle of somebody's request."""
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        environ["wsgi.input"].read()
+        print("a line", end="", file=environ["wsgi.errors"])
+        return plain(environ, start_response)
+
+    with running(application, socket_path, threads=2) as live, live.peer() as peer:
+        greet(peer)
+        with live.peer() as other:
+            whole = other.bytes_of(*post("/", b"x" * 10, keep=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what earlier tests have left is theirs
+            gc.collect()
+        gc.disable()
+        try:
+            for _ in range(100):
+                if keep:
+                    peer.send(*post("/", b"x" * 10))
+                    assert peer.answer() == b"/"
+                else:
+                    assert raw(live.path, whole)
+            assert gc.collect() < 100
+        finally:
+            gc.enable()
