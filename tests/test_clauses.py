@@ -28,7 +28,7 @@ from gateways.client.variables import variables
 from gateways.errors import ApplicationError, LocalProtocolError
 from gateways.response import REASONS, plain_answer
 from gateways.server.input import Input
-from gateways.testing import merged
+from gateways.testing import expanded, merged
 from tests.doors import ROOT
 from tests.peers import wire
 from tests.server.live import PATIENCE, Peer, raw, request, running
@@ -382,7 +382,7 @@ def answer_of(application: Callable[..., Any]) -> tuple[list[events.Event], list
 
     environ = {"REQUEST_METHOD": "GET", "wsgi.file_wrapper": wsgi.FileWrapper}
     wsgi.run(application, environ, sent.append, request_id=1, report=report)
-    return sent, faults
+    return expanded(sent), faults
 
 
 @pytest.mark.parametrize("name", ["Content-Type", "Location"])

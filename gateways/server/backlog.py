@@ -232,7 +232,7 @@ class Tails:
                 return
             except errors.LimitExceeded as error:
                 slowest = self._cut_slowest(error)
-            if slowest is None or connection.is_cut or self.add(connection, size):
+            if slowest is None or connection.is_cut or connection.recount(self, size):
                 return
 
     def remove(self, connection: Sending) -> None:

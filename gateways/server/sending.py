@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from gateways.interface import ServerConnection
+    from gateways.server.backlog import Tails
     from gateways.server.exchange import Exchange, Refusal
     from gateways.server.worker import Worker
 
@@ -179,6 +180,11 @@ class Sending:
         """Return the bytes a second at which the peer has been taking its backlog."""
         backlog = self._backlog
         return float("inf") if backlog is None else backlog.pace(now)
+
+    def recount(self, tails: Tails, size: int) -> bool:
+        """Count `size` waiting bytes among `tails`, if they still wait; return whether that is settled."""
+        with self._lock:
+            return self._backlog is None or tails.add(self, size)
 
     def store_backlog(self, spool: Spool) -> None:
         """Move the backlog out of memory; LimitExceeded when there is no room for it."""

@@ -86,8 +86,8 @@ def unread(server: Served, size: Size, *, readers: int = 50) -> Report:
             swarm.start(_sleep_until_served(waiting, size.patience))
             swarm.run(PATIENCE, lambda: not swarm.running)
             report.most("last begun after, s", time.monotonic() - began, size.patience)
-            prober = Prober(swarm, server, rate=max(size.rate, 50), patience=size.patience)
-            swarm.run(1.0)
+            prober = Prober(swarm, server, rate=100, patience=size.patience)
+            swarm.run(0.5)
             prober.finish()
         report.check(not prober.failures, f"fresh requests failed: {prober.failures[:3]}")
         report.most("p99 ms", prober.percentile(0.99) * 1000, size.p99 * 1000)
@@ -160,7 +160,7 @@ def bodies_beyond_the_spool(
         before = server.look()
         with watched(server, 0.1) as most:
             peers = [Peer(swarm, server.where) for _ in range(senders)]
-            seconds = 2.0 + senders * length / (50 * MIB)
+            seconds = 1.0 + senders * length / (50 * MIB)
             tasks = [
                 swarm.start(_send_most(peer, server.protocol, length, seconds)) for peer in peers
             ]

@@ -123,7 +123,7 @@ def run(server: Served, kinds: list[Kind], size: Size) -> Report:
             longest = max(getattr(size, kind.limit) * kind.windows for kind in kinds)
             everybody = [slow for each in peers.values() for slow in each]
             swarm.run(
-                size.ramp + longest + TICK + size.lateness + 2,
+                size.ramp + longest + TICK + size.lateness + 0.5,
                 lambda: all(slow.gone < FOREVER for slow in everybody),
             )
             prober.finish()
@@ -210,13 +210,12 @@ def _send_slowly(peer: Peer, slow: Slow, data: bytes | Iterator[bytes]) -> Steps
     for piece in pieces:
         peer.try_send(piece)
         until = time.monotonic() + 1.0
-        while (now := time.monotonic()) < until and slow.gone == FOREVER:
+        while time.monotonic() < until and slow.gone == FOREVER:
             mask = yield from peer.wait(IN | RDHUP, until)
             if mask:
-                answered = peer.try_receive()
-                slow.answer += answered or b""
+                slow.answer += peer.try_receive() or b""
                 if peer.closed or mask & GONE:
-                    slow.gone = now
+                    slow.gone = time.monotonic()
         if slow.gone < FOREVER:
             return
     raise AssertionError("the slow peer could send everything")

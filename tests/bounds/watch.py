@@ -70,7 +70,8 @@ def spooled(pid: int) -> int:
         except OSError:
             continue
         if stat.S_ISREG(found.st_mode) and not found.st_nlink:
-            total += found.st_blocks * 512
+            # A file may have holes, and ends within a block.
+            total += min(found.st_size, found.st_blocks * 512)
     return total
 
 

@@ -163,7 +163,7 @@ def test_a_body_that_nobody_reads_stops_being_received(socket_path: Path, thread
         return echo_length(environ, start_response)
 
     size = 64 * 1024 * 1024
-    options = {"threads": threads, "stream_requests": True}
+    options: dict[str, Any] = {"threads": threads, "stream_requests": True}
     with running(application, socket_path, **options) as live, live.peer() as peer:
         record = fastcgi.Record(fastcgi.STDIN, 1, b"x" * 32768).encode()
         peer.send(request("/", method="POST", length=size))

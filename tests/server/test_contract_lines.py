@@ -24,7 +24,9 @@ import pytest
 from gateways import events, fastcgi, scgi
 from gateways.server import worker as worker_module
 from gateways.server.backlog import Backlog
+from gateways.server.body import Body
 from gateways.server.connection import Connection
+from gateways.server.exchange import Exchange
 from gateways.server.shares import Shares
 from gateways.server.worker import Worker
 from tests.server.live import (
@@ -79,10 +81,15 @@ class Gate:
             peer.close()
 
 
-def greet(peer: Peer) -> None:
-    """Make the connection one that is kept and idle."""
+def greet(live: Live, peer: Peer) -> None:
+    """Make the connection one that is kept and idle, with no job of it under way."""
     peer.get("/greeting")
     assert peer.answer() == b"/greeting"
+    eventually(lambda: _is_idle(live.worker), "all threads are at the epoll")
+
+
+def _is_idle(worker: Worker) -> bool:
+    return not worker._ready and all(seat.connection is None for seat in worker._seats)
 
 
 # Reading.
@@ -92,7 +99,7 @@ def test_a_read_that_filled_its_buffer_is_repeated(socket_path: Path) -> None:
     """All of it is there before the only thread looks, and is reported by one edge."""
     gate = Gate()
     with running(gate, socket_path, threads=1) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         with gate.held(live):
             peer.send(*post("/", b"x" * 100_000))
         assert peer.answer() == b"100000"
@@ -114,7 +121,7 @@ def test_a_read_that_filled_the_buffer_for_bodies_is_repeated(
 def test_data_and_the_hang_up_behind_it_in_one_edge(socket_path: Path) -> None:
     gate = Gate()
     with running(gate, socket_path, threads=1) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         with gate.held(live):
             peer.get("/last")
             peer.sock.shutdown(socket.SHUT_WR)
@@ -127,7 +134,7 @@ def test_a_hang_up_that_comes_while_another_thread_reads(
 ) -> None:
     """The thread that holds the read lock reads on for the one that saw the event."""
     with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         connection = live.connection()
 
         def hang_up() -> None:
@@ -148,10 +155,10 @@ def _once_after(
     original = getattr(Connection, name)
     left = [what]
 
-    def wrapper(self: Connection, *arguments: Any) -> Any:
+    def wrapper(self: Connection, *arguments: Any, **named: Any) -> Any:
         if before and left:
             left.pop()()
-        result = original(self, *arguments)
+        result = original(self, *arguments, **named)
         if left:
             left.pop()()
         return result
@@ -163,7 +170,7 @@ def test_bytes_that_come_before_the_read_lock_is_let_go_are_read(
     socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         connection = live.connection()
 
         def arrive() -> None:
@@ -180,7 +187,7 @@ def test_bytes_that_come_before_the_first_request_is_handed_out_are_read(
 ) -> None:
     """The same where one whole request was read in the short way."""
     with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         connection = live.connection()
 
         def arrive() -> None:
@@ -198,7 +205,7 @@ def test_bytes_that_come_while_the_close_is_considered_are_read(
 ) -> None:
     """Whoever looks whether the connection is over holds the read lock as well."""
     with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         connection = live.connection()
 
         def arrive() -> None:
@@ -227,13 +234,14 @@ def test_requests_are_read_while_an_application_runs_for_the_same_connection(
 def test_who_makes_room_reads_again(socket_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind a body that has filled its memory lies another request."""
     monkeypatch.setattr(worker_module, "BODY_SIZE", 65536)
-    paused, second = threading.Event(), threading.Event()
+    inside, paused, second = threading.Event(), threading.Event(), threading.Event()
     outcome: list[bool] = []
 
     def application(environ: Environ, start_response: Start) -> list[bytes]:
         if environ["PATH_INFO"] == "/second":
             second.set()
         else:
+            inside.set()
             assert paused.wait(PATIENCE)
             environ["wsgi.input"].read(262144)  # less than is there: this does not wait
             outcome.append(second.wait(PATIENCE))
@@ -244,7 +252,9 @@ def test_who_makes_room_reads_again(socket_path: Path, monkeypatch: pytest.Monke
         live.peer() as peer,
     ):
         body = events.RequestBody(1, b"x" * 400_000)
-        data = peer.bytes_of(request("/first", 1, method="POST", length=400_001), body)
+        peer.send(request("/first", 1, method="POST", length=400_001))
+        assert inside.wait(PATIENCE)
+        data = peer.bytes_of(body)
         data += peer.bytes_of(request("/second", 2), events.EndOfRequest(2))
         sender = threading.Thread(target=peer.sock.sendall, args=(data,), daemon=True)
         sender.start()
@@ -293,7 +303,7 @@ def test_who_waits_for_a_body_hears_of_it_from_who_read_it(
         running(gate, socket_path, threads=2, stream_requests=True) as live,
         live.peer() as peer,
     ):
-        greet(peer)
+        greet(live, peer)
         connection = live.connection()
 
         def arrive() -> None:
@@ -323,6 +333,155 @@ def test_bodies_that_share_a_connection_wait_in_files(socket_path: Path) -> None
         gate.opened.set()
         assert peer.answer(1) == b"/gate"
         eventually(lambda: live.worker.spool.used == 0, "and gone when the request is over")
+
+
+# What two threads do at the same moment.
+
+
+def test_an_answer_may_end_while_another_thread_looks_for_bodies(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    ended: list[Callable[[], None]] = []
+
+    def look(self: Body) -> bool:
+        if ended and threading.current_thread() is threading.main_thread():
+            ended.pop()()
+        return bool(self.__dict__["ended"])
+
+    def note(self: Body, value: bool) -> None:
+        self.__dict__["ended"] = value
+
+    with (
+        running(gate, socket_path, threads=2, stream_requests=True) as live,
+        live.peer() as peer,
+    ):
+        peer.send(request("/gate", 1, method="POST", length=6))
+        assert gate.inside.acquire(timeout=PATIENCE)
+        peer.send(request("/other", 2, method="POST", length=6))
+        connection = live.connection()
+        eventually(lambda: len(connection._active) == 2, "both run")
+        monkeypatch.setattr(Body, "ended", property(look, note), raising=False)
+
+        def end() -> None:
+            gate.opened.set()
+            eventually(lambda: 1 not in connection._exchanges, "the first is answered")
+
+        ended.append(end)
+        live.worker.submit(connection.pump())
+        assert not ended
+        peer.send(events.RequestBody(2, b"abcdef"), events.EndOfRequest(2))
+        assert peer.answer(1) == b"/gate"
+        assert peer.answer(2) == b"6"
+    assert "internal error" not in caplog.text
+
+
+def test_a_reset_that_is_read_while_the_last_bytes_leave_closes_the_connection(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that sends takes back that the connection is special; the other says that it is."""
+    hooks: list[Callable[[], None]] = []
+    is_special = Connection._is_special
+
+    def compute(self: Connection) -> bool:
+        result = is_special(self)
+        if hooks and not result:
+            hooks.pop()()
+        return result
+
+    monkeypatch.setattr(Connection, "_is_special", compute)
+    with running(_large, socket_path, threads=2) as live, live.peer() as peer:
+        peer.get("/large")
+        connection = live.connection()
+        eventually(lambda: connection._is_tail, "the rest waits for the peer")
+        eventually(lambda: _is_idle(live.worker), "all threads are at the epoll")
+
+        def reset() -> None:
+            # What a thread that reads does, which needs no more than the read lock for it.
+            connection._has_nothing(ConnectionResetError())
+
+        hooks.append(reset)
+        assert peer.answer() == b"x" * 900_000
+        eventually(lambda: not hooks, "both have met")
+        eventually(lambda: live.connections() == 0, "the connection is closed")
+
+
+def test_a_request_that_comes_while_its_connection_is_considered_for_eviction_is_answered(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        greet(live, peer)
+        connection = live.connection()
+
+        def arrive() -> None:
+            peer.get("/late")
+            eventually(lambda: connection._pending, "another thread was told of it")
+
+        _once_after(monkeypatch, "is_idle", arrive, before=True)
+        assert not connection.evict()
+        assert peer.answer() == b"/late"
+
+
+def test_a_request_under_the_id_of_a_late_one_is_not_refused_in_its_place(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The peer aborts the one whose body is late, and begins another, as the timer looks."""
+    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
+        peer.send(request("/late", method="POST", length=100))
+        connection = live.connection()
+        eventually(lambda: bool(connection._exchanges), "it has been read")
+        eventually(lambda: _is_idle(live.worker), "all threads are at the epoll")
+
+        def begin_anew() -> None:
+            peer.send(events.RequestAborted(1))
+            peer.read_until(lambda: peer.ended(1))
+            peer.seen.clear()
+            peer.send(request("/new", method="POST", length=3))
+
+        monkeypatch.setattr(Exchange, "is_too_slow", lambda self, now: True)
+        _once_after(monkeypatch, "pump", begin_anew, before=True)
+        connection._check_bodies(time.monotonic())
+        peer.send(events.RequestBody(1, b"abc"), events.EndOfRequest(1))
+        assert peer.answer() == b"/new"
+
+
+def test_values_that_are_not_read_from_the_first_moment_on(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new connection may have to be registered for its output before it is for its input."""
+    flush = Backlog.flush
+    full = [True]
+    monkeypatch.setattr(
+        Backlog, "flush", lambda self, sock: bool(full and full.pop()) or flush(self, sock)
+    )
+    gate = Gate()
+    with running(gate, socket_path, threads=1) as live, gate.held(live), live.peer() as peer:
+        peer.codec.get_values()
+        peer.sock.sendall(peer.codec.data_to_send())
+        peer.get("/behind")
+        gate.opened.set()
+        assert peer.answer() == b"/behind"
+        assert len(peer.codec.values) == 3
+    assert full == []
+    assert "internal error" not in caplog.text
+
+
+def test_who_was_refused_for_want_of_room_is_served_when_there_is_room(socket_path: Path) -> None:
+    gate = Gate()
+    with running(gate, socket_path, threads=4, max_connections=1) as live, live.peer() as busy:
+        busy.get("/gate")
+        assert gate.inside.acquire(timeout=PATIENCE)
+        with live.peer() as peer:
+            peer.get("/refused")
+            peer.wait_closed()  # so that the web server opens another, which may find room
+            statuses = [each.status for each in peer.seen if isinstance(each, events.Response)]
+            assert statuses == ["503 Service Unavailable"]
+        gate.opened.set()
+        assert busy.answer() == b"/gate"
+        busy.close()
+        eventually(lambda: live.connections() == 0, "all have gone")
+        with live.peer() as peer:
+            greet(live, peer)
 
 
 # Registering.
@@ -364,45 +523,52 @@ def test_an_edge_before_the_connection_can_be_found_is_not_lost(
 
     monkeypatch.setattr(Worker, "_on_other", note)
     expected: list[int] = []
-    with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        one = peer.bytes_of(request("/1", 1), events.EndOfRequest(1))
-        two = peer.bytes_of(request("/2", 2), events.EndOfRequest(2))
-        cut = len(one) if first == "whole" else 20
+    begun = threading.Event()
+    with running(plain, socket_path, threads=2) as live:
+        epoll: Any = Epoll(live.worker._epoll)
+        live.worker._epoll = epoll
 
         def arrive(descriptor: int) -> None:
+            assert begun.wait(PATIENCE)
             expected.append(descriptor)
             peer.sock.sendall((one + two)[cut:])
             assert lost.wait(PATIENCE)
 
-        epoll: Any = Epoll(live.worker._epoll)
         epoll.after = arrive
-        live.worker._epoll = epoll
-        peer.sock.sendall(one[:cut])
-        assert peer.answer(1) == b"/1"
-        assert peer.answer(2) == b"/2"
+        with live.peer() as peer:
+            one = peer.bytes_of(request("/1", 1), events.EndOfRequest(1))
+            two = peer.bytes_of(request("/2", 2), events.EndOfRequest(2))
+            cut = len(one) if first == "whole" else 20
+            peer.sock.sendall(one[:cut])
+            begun.set()
+            assert peer.answer(1) == b"/1"
+            assert peer.answer(2) == b"/2"
 
 
 def test_nobody_finds_a_connection_before_it_is_registered(
     socket_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A late event of an earlier connection with its number would have it closed half-way."""
+    peers: list[Peer] = []
+    closed = threading.Event()
     with running(plain, socket_path, threads=2) as live:
-        peer = live.peer()
 
         def late(descriptor: int) -> None:
-            peer.close()
+            eventually(lambda: bool(peers), "the peer is there")
+            peers[0].close()
             found = live.worker._connections.get(descriptor)
             if found is not None:
                 found.serve(IN_AND_RDHUP)
+            closed.set()
 
         epoll: Any = Epoll(live.worker._epoll)
         epoll.before = late
         live.worker._epoll = epoll
-        peer.sock.sendall(b"\x01\x01\x00\x01")
-        eventually(lambda: peer.sock.fileno() < 0, "the peer has gone")
+        peers.append(live.peer())
+        assert closed.wait(PATIENCE)
         eventually(lambda: live.connections() == 0, "the connection is closed")
         with live.peer() as other:
-            greet(other)
+            greet(live, other)
     assert "internal error" not in caplog.text
 
 
@@ -457,8 +623,8 @@ def test_a_kept_connection_is_registered_once(
 
     monkeypatch.setattr(Worker, "register", note)
     with running(plain, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
-        greet(peer)
+        greet(live, peer)
+        greet(live, peer)
         assert len(registered) == 1
 
 
@@ -470,11 +636,11 @@ def test_nothing_is_done_on_a_number_that_belongs_to_another_connection(
 ) -> None:
     with running(plain, socket_path, threads=2) as live:
         with live.peer() as peer:
-            greet(peer)
+            greet(live, peer)
             first = live.connection()
         eventually(lambda: live.connections() == 0, "the first is closed")
         with live.peer() as peer:
-            greet(peer)
+            greet(live, peer)
             second = live.connection()
             assert second.descriptor == first.descriptor
             first.deadline = 1.0
@@ -499,7 +665,7 @@ def test_a_connection_is_closed_under_both_its_locks(
     monkeypatch.setattr(Connection, "_close", note)
     with running(plain, socket_path, threads=2) as live:
         with live.peer() as peer:
-            greet(peer)
+            greet(live, peer)
         eventually(lambda: live.connections() == 0, "the connection is closed")
         assert free == [(False, False)]
 
@@ -540,7 +706,7 @@ def test_a_finished_answer_that_is_not_read_holds_no_thread(socket_path: Path) -
         live.peer() as other,
     ):
         slow.get("/large")
-        eventually(lambda: live.connections() >= 1, "the slow one is there")
+        assert slow.sock.recv(1, socket.MSG_PEEK)  # its answer is under way
         other.get("/other")
         assert other.answer() == b"/other"
         assert slow.answer() == b"x" * 900_000
@@ -733,13 +899,13 @@ def test_who_has_more_than_its_share_leaves_connections_to_others_and_closes_non
     with running(plain, socket_path, threads=2, share=shares.share(0)) as live:
         peers = [live.peer() for _ in range(3)]
         for peer in peers:
-            greet(peer)
+            greet(live, peer)
         other.connections = 0
         peers.append(live.peer())
         peers[3].get("/left to others")
         eventually(lambda: live.worker._yielded, "it accepts no more")
         for peer in peers[:3]:
-            greet(peer)
+            greet(live, peer)
         assert live.connections() == 3
         other.connections = 9
         other.call_others()
@@ -776,7 +942,7 @@ def test_requests_leave_nothing_to_the_garbage_collector(socket_path: Path, keep
         return plain(environ, start_response)
 
     with running(application, socket_path, threads=2) as live, live.peer() as peer:
-        greet(peer)
+        greet(live, peer)
         with live.peer() as other:
             whole = other.bytes_of(*post("/", b"x" * 10, keep=False))
         with warnings.catch_warnings():

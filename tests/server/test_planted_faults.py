@@ -15,7 +15,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -28,11 +27,11 @@ from gateways.server.body import Body
 from gateways.server.connection import Connection
 from gateways.server.exchange import Exchange
 from gateways.server.sending import Sending
+from gateways.server.spool import Spool
 from gateways.server.worker import Worker
 from tests.server import live, test_body
 from tests.server import test_connection_contract as contract
 from tests.server import test_contract_lines as lines
-from tests.server.test_body import spool, wake  # noqa: F401 (fixtures of a test in the table)
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -104,9 +103,7 @@ def pump_with_pending_set_late(self: Connection, *, to_the_end: bool = False) ->
 
 def pending_set_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "pump", pump_with_pending_set_late)
-    monkeypatch.setattr(
-        Connection, "serve", lambda self, mask: self.worker.run_first(self.pump())
-    )
+    monkeypatch.setattr(Connection, "serve", lambda self, mask: self.worker.run_first(self.pump()))
 
 
 def serve_without_looking_again(self: Connection, mask: int) -> None:
@@ -161,6 +158,24 @@ _on_event = Exchange.on_event
 
 def keep_all_in_memory(self: Exchange, event: events.Event, *, spill: bool) -> None:
     _on_event(self, event, spill=False)
+
+
+def look_at_a_changing_dictionary(self: Connection, ready: list[Any], to_the_end: bool) -> None:
+    for each in self._exchanges.values():
+        assert each.body.ended in (True, False)
+    _read(self, ready, to_the_end)
+
+
+def reckon_once(self: Sending) -> None:
+    self._special = self._is_special()
+
+
+def evict_without_looking_again(self: Connection) -> bool:
+    with self._read_lock, self._lock:
+        if self.is_idle() and not self._pending:
+            self._cut()
+    self._close_when_over()
+    return self.closed
 
 
 # Registering and closing.
@@ -419,7 +434,7 @@ CLAUSES = [
     Clause(
         "An abort wakes the reader.",
         test_body.test_whatever_ends_the_waiting_wakes_who_waits,
-        {"what": "abort"},
+        {"spool": Spool(0, "/"), "wake": os.eventfd(0, os.EFD_NONBLOCK), "what": "abort"},
         replaced(Body, "_wake", nothing),
     ),
     Clause(
@@ -535,6 +550,24 @@ CLAUSES = [
         lines.test_nobody_finds_a_connection_before_it_is_registered,
         {},
         replaced(Worker, "register", found_before_registered),
+    ),
+    Clause(
+        "An answer may end while another thread reads.",
+        lines.test_an_answer_may_end_while_another_thread_looks_for_bodies,
+        {},
+        replaced(Connection, "_read", look_at_a_changing_dictionary),
+    ),
+    Clause(
+        "That a connection is dead is not forgotten by who sends on it.",
+        lines.test_a_reset_that_is_read_while_the_last_bytes_leave_closes_the_connection,
+        {},
+        replaced(Sending, "_reckon", reckon_once),
+    ),
+    Clause(
+        "An event during the last look before an eviction is not lost.",
+        lines.test_a_request_that_comes_while_its_connection_is_considered_for_eviction_is_answered,
+        {},
+        replaced(Connection, "evict", evict_without_looking_again),
     ),
     Clause(
         "A request leaves nothing to the garbage collector.",

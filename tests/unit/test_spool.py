@@ -16,9 +16,7 @@ from gateways.server.spool import Spool, SpoolFile, choose_folder
 
 
 @pytest.fixture(params=["with O_TMPFILE", "without"])
-def spool(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Spool:
+def spool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
     if request.param == "without":
         monkeypatch.delattr(os, "O_TMPFILE")
         monkeypatch.setattr(tempfile, "_O_TMPFILE_WORKS", False)
