@@ -80,7 +80,7 @@ def runs(options: argparse.Namespace) -> list[Run]:
         ),
         Run(
             "unread bodies",
-            lambda server, size: abusive.unread_bodies(server, each=20, largest=80 * MIB),
+            lambda server, size: abusive.unread_bodies(server, each=10, largest=80 * MIB),
         ),
         Run("bodies that wait", abusive.waiting_bodies),
         Run("aborts", lambda server, size: abusive.aborts(server, int(10_000 * share))),

@@ -9,7 +9,8 @@ Everything there is to test, in this order:
 5. the suite on every other CPython from 3.11 on that this machine has, each in an environment of
    its own below `.venvs`.
 
-Steps 4 and 5 leave the web servers and the browser out (markers `interop` and `browser`): those
+Steps 4 and 5 leave the web servers, the browser and the crowds of slow peers out (markers
+`interop`, `browser` and `load`): those
 tests start programs that are the same whichever Python runs, and take most of the time.
 
 Prints what it does, then a table, and last of all a line `N passed, N failed, N skipped`.  Exit
@@ -37,7 +38,7 @@ ENVIRONMENT = ROOT / ".ci" / "environment.py"
 
 # The slowest step on two cores takes a quarter of this; one that hangs must not hang the build.
 STEP_SECONDS = 900.0
-WITHOUT_SERVERS = ["-m", "not interop and not browser"]
+WITHOUT_SERVERS = ["-m", "not interop and not browser and not load"]
 # Named one by one: a check of "." would also read the environments.
 SOURCES = ["gateways", "tests", "samples", ".ci"]
 LINTS = {

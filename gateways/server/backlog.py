@@ -211,6 +211,7 @@ class Tails:
         self._sizes: dict[Sending, int] = {}
         self._used = 0
         self._lock = threading.Lock()
+        self._cutting = threading.Lock()
 
     def add(self, connection: Sending, size: int) -> bool:
         """Count `size` bytes that wait on `connection`; return whether there is memory for them.
@@ -242,13 +243,14 @@ class Tails:
 
     def _cut_slowest(self, why: errors.LimitExceeded) -> Sending | None:
         now = time.monotonic()
-        with self._lock:
-            reading = [each for each in self._sizes if not each.is_cut]
+        with self._cutting:  # several threads may need room at once, and are not to cut one twice
+            with self._lock:
+                reading = [each for each in self._sizes if not each.is_cut]
             slowest = min(reading, key=lambda each: each.pace(now), default=None)
-        if slowest is None:
-            return None
+            if slowest is None:
+                return None
+            slowest.give_up()
         log.warning("%s: cut, as the slowest reader of all: %s", slowest, why)
-        slowest.give_up()
         self.remove(slowest)
         slowest.let_go()
         return slowest

@@ -219,12 +219,12 @@ class Connection(Sending):
             or self._lingering
         )
 
-    def may_go(self) -> bool:
-        """Whether it may be closed to make room: it is idle, and not about to speak for the first
-        time."""
-        new = self._silent and time.monotonic() < self._accepted_at + FIRST_WORD_SECONDS
+    def may_go(self, new: bool) -> bool:
+        """Whether it may be closed to make room: it is idle and, unless `new` ones may go as well,
+        not about to speak for the first time."""
+        soon = self._silent and time.monotonic() < self._accepted_at + FIRST_WORD_SECONDS
         with self._lock:
-            return self.is_idle() and not new
+            return self.is_idle() and (new or not soon)
 
     def evict(self) -> bool:
         """Close the connection if it is idle after a last look at the socket; return whether it is

@@ -384,16 +384,17 @@ class Worker:
         most = self.options.max_connections
         if len(self._connections) >= most and not self._make_room():
             connection.overload()
-            if len(self._connections) >= most + RESERVE:
+            if len(self._connections) >= most + RESERVE and not self._make_room(new=True):
                 self._accept_connections(False)
         return connection
 
-    def _make_room(self) -> bool:
+    def _make_room(self, *, new: bool = False) -> bool:
         """Close the idle connection that was used longest ago; return whether there is one.
 
-        The web server opens another when it needs one; who has just connected is waiting.
+        The web server opens another when it needs one; who has just connected is waiting.  With
+        `new` it may be one that is only about to speak.
         """
-        idle = [each for each in list(self._connections.values()) if each.may_go()]
+        idle = [each for each in list(self._connections.values()) if each.may_go(new)]
         return any(each.evict() for each in sorted(idle, key=lambda each: each.used))
 
     def _yields(self) -> bool:

@@ -412,7 +412,10 @@ def test_flup_gives_304_a_content_length(flup_fcgi: LiveServer) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_abort_wakes_the_application_that_reads_the_body(tmp_path: Path, threads: int) -> None:
     """7: with flup the worker waits for ever."""
-    with gateway(tmp_path, threads=threads) as server, server.connect() as sock:
+    with (
+        gateway(tmp_path, threads=threads, stream_requests=True) as server,
+        server.connect() as sock,
+    ):
         values = {"PROBE": "follow", "CONTENT_LENGTH": "500000"}
         sock.sendall(head(values) + stdin(bytes(100_000)))
         until_recorded(server, "reading")
@@ -426,7 +429,7 @@ def test_an_abort_wakes_the_application_that_reads_the_body(tmp_path: Path, thre
 
 def test_an_abort_wakes_only_its_own_application_among_several(tmp_path: Path) -> None:
     """7: the same on a multiplexed connection, where the other requests go on."""
-    with gateway(tmp_path, threads=4) as server, server.connect() as sock:
+    with gateway(tmp_path, threads=4, stream_requests=True) as server, server.connect() as sock:
         values = {"PROBE": "follow", "CONTENT_LENGTH": "500000"}
         for request_id in (1, 2, 3):
             sock.sendall(head(values, request_id, flags=KEEP) + stdin(bytes(100_000), request_id))

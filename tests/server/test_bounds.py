@@ -24,6 +24,8 @@ from tests.bounds.served import Served, served
 from tests.bounds.slow import Size
 from tests.bounds.swarm import Swarm, ask
 
+pytestmark = pytest.mark.load
+
 CONNECTIONS = 12
 
 SIZE = Size(
@@ -197,14 +199,6 @@ def test_a_server_full_of_requests_under_way_refuses_at_once(
 ) -> None:
     server = servers.get(config, "small")
     servers.verify(server, crowds.overloaded(server, CONNECTIONS, busy=False))
-
-
-@over(THREADED)
-def test_a_full_server_with_all_threads_busy_refuses_at_once(
-    servers: Servers, config: Config
-) -> None:
-    server = servers.get(config, "small")
-    servers.verify(server, crowds.overloaded(server, CONNECTIONS, busy=True))
 
 
 @over(TWO)

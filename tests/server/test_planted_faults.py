@@ -307,6 +307,8 @@ def with_a_circle(self: Exchange) -> None:
 
 TWO = {"threads": 2}
 
+ATTEMPTS = 3
+
 CLAUSES = [
     Clause(
         "A recv that filled its buffer is repeated.",
@@ -593,8 +595,14 @@ def test_the_test_of_each_line_notices_a_fault(
         if name not in arguments:
             arguments[name] = request.getfixturevalue(name)
     before = set(threading.enumerate())
-    with pytest.raises((AssertionError, OSError, errors.GatewayError)):
-        clause.test(**arguments)
+    # A fault that loses a race only now and then need not show at the first attempt.
+    for _ in range(ATTEMPTS):
+        try:
+            clause.test(**arguments)
+        except (AssertionError, OSError, errors.GatewayError):
+            break
+    else:
+        pytest.fail("the test passes although the fault is there")
     _tidy(before)
 
 
