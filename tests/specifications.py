@@ -124,7 +124,7 @@ FASTCGI = [
         "3.2",
         "MAY",
         "An application may hold several connections at the same time.",
-        _deadlines("test_past_max_connections_a_connection_waits_until_another_closes")
+        _deadlines("test_past_max_connections_the_idle_connection_used_longest_ago_is_closed")
         + _served("test_the_suite_all_at_once"),
     ),
     Clause(

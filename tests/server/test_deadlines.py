@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateways import events
+from gateways.server.connection import Connection
 from tests.server.live import PATIENCE, eventually, plain, post, request, running
 
 Environ = dict[str, Any]
@@ -128,6 +129,30 @@ def test_a_small_body_that_stops_arriving_holds_no_thread_and_ends(
         assert heads in ([], ["408 Request Timeout"])
         eventually(lambda: "min_rate" in caplog.text, "the log names the limit")
     assert ran == ["/other"]
+
+
+@THREADS
+def test_a_byte_that_comes_at_the_last_look_does_not_excuse_a_slow_body(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Who sends a byte often enough always has one there: what counts is what came in the window."""
+    look, sending = Connection.pump, threading.Event()
+
+    def pump(self: Connection, *, to_the_end: bool = False) -> list[Any]:
+        if to_the_end and sending.is_set():
+            peer.send(events.RequestBody(1, b"x"))
+        return look(self, to_the_end=to_the_end)
+
+    monkeypatch.setattr(Connection, "pump", pump)
+    with (
+        running(plain, socket_path, threads=threads, rate_window=0.2) as live,
+        live.peer() as peer,
+    ):
+        peer.send(request("/", method="POST", length=1000), events.RequestBody(1, b"x"))
+        sending.set()
+        peer.read_until(lambda: peer.ended(1))
+        heads = [each.status for each in peer.seen if isinstance(each, events.Response)]
+        assert heads in ([], ["408 Request Timeout"])
 
 
 @THREADS
