@@ -119,9 +119,10 @@ class Exchange:
         options = self.connection.worker.options
         if self.started or now - self._mark < options.rate_window:
             return False
-        came = self.received - self._received_at_mark
-        self._mark, self._received_at_mark = now, self.received
-        return came < options.min_rate * options.rate_window
+        if self.received - self._received_at_mark < options.min_rate * options.rate_window:
+            return True
+        self.excuse(now)
+        return False
 
     def excuse(self, now: float) -> None:
         """Begin the window of min_rate anew."""
