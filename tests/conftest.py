@@ -12,7 +12,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 # The suite's checks are asserts in modules that are no test modules.
-pytest.register_assert_rewrite("tests.suite", "tests.doors", "tests.http_client")
+pytest.register_assert_rewrite(
+    "tests.suite",
+    "tests.doors",
+    "tests.http_client",
+    "tests.twins",
+    "tests.bounds",
+    "tests.server.live",
+)
 
 from tests.doors import LiveServer, live_server  # noqa: E402 (after the line above)
 
