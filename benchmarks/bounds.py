@@ -105,11 +105,6 @@ def runs(options: argparse.Namespace) -> list[Run]:
             "overloaded",
             lambda server, size: crowds.overloaded(server, connections, busy=False, fresh=100),
         ),
-        Run(
-            "overloaded and busy",
-            lambda server, size: crowds.overloaded(server, connections, busy=True, fresh=100),
-            threads=(8,),
-        ),
         Run("merely busy", lambda server, size: crowds.merely_busy(server, 200)),
         Run(
             "busy log",

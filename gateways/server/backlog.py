@@ -65,6 +65,16 @@ class Backlog:
         self.buffers += buffers
         self.queued += sum(map(len, buffers))
 
+    def begin(self) -> None:
+        """The kernel has taken what it had room for: from here on it is the peer's pace."""
+        self._sent_at_mark = self.sent
+
+    def compact(self) -> None:
+        """Let go of what has been sent of the buffers: a view holds all of what it shows a part of."""
+        self.buffers = deque(
+            bytes(each) if isinstance(each, memoryview) else each for each in self.buffers
+        )
+
     def keep(self, descriptor: int) -> None:
         """Close `descriptor`, a file that is being sent, when the backlog is over."""
         self._files.append(descriptor)

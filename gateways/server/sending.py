@@ -234,9 +234,12 @@ class Sending:
         backlog.add(buffers)
         if owed:
             backlog.owed += memory_of(buffers)
+        begins = self._backlog is None
         self._backlog = backlog
         self._special = True
         self._send_backlog(backlog)
+        if begins:
+            backlog.begin()
         return backlog
 
     def _send_backlog(self, backlog: Backlog) -> None:
@@ -307,6 +310,7 @@ class Sending:
             if self._backlog is not backlog:
                 return
             self._leave_to_loop()
+            backlog.compact()
             fits = self.worker.tails.add(self, left)
         if not fits:
             self.worker.tails.make_room(self, left)

@@ -218,7 +218,7 @@ def waiting_bodies(server: Served, size: Size) -> Report:
         report.least("answered", sum(bool(task.result) for task in finished), size.peers)
     budget = size.peers * (size.body_memory + CONNECTION_BYTES) + size.slack
     report.most("memory taken, MiB", (most["resident"] - before["resident"]) / MIB, budget / MIB)
-    report.most("spooled, MiB", most["spooled"] / MIB, size.spool_size / MIB)
+    report.most("spooled, MiB", most["spooled"] / MIB, size.spool_bound() / MIB)
     spooled = size.peers * (256 * 1024 - size.body_memory)
     report.least("spooled, MiB", most["spooled"] / MIB, min(spooled, size.spool_size) / 2 / MIB)
     return report

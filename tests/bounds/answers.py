@@ -94,7 +94,7 @@ def unread(server: Served, size: Size, *, readers: int = 50) -> Report:
         budget = size.answer_memory + readers * CONNECTION_BYTES + size.slack
         grown = most["resident"] - before["resident"]
         report.most("memory taken, MiB", grown / MIB, budget / MIB)
-        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_size / MIB)
+        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_bound() / MIB)
         tasks = [swarm.start(reader.read()) for reader in waiting]
         swarm.run(until=lambda: all(task.done for task in tasks))
         report.least("read whole", sum(bool(task.result) for task in tasks), readers)
@@ -138,7 +138,7 @@ def beyond_the_spool(server: Served, size: Size, *, readers: int) -> Report:
         budget = size.answer_memory + readers * CONNECTION_BYTES + size.slack
         grown = most["resident"] - before["resident"]
         report.most("memory taken, MiB", grown / MIB, budget / MIB)
-        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_size / MIB)
+        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_bound() / MIB)
         tasks = [swarm.start(reader.read()) for reader in waiting]
         swarm.run(until=lambda: all(task.done for task in tasks))
         whole = sum(bool(task.result) for task in tasks)
@@ -172,7 +172,7 @@ def bodies_beyond_the_spool(
         budget = senders * (size.body_memory + CONNECTION_BYTES) + size.slack
         grown = most["resident"] - before["resident"]
         report.most("memory taken, MiB", grown / MIB, budget / MIB)
-        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_size / MIB)
+        report.most("spooled, MiB", most["spooled"] / MIB, size.spool_bound() / MIB)
         for peer in peers:
             peer.close()
         deadline = time.monotonic() + PATIENCE
