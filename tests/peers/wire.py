@@ -369,7 +369,11 @@ def resident_kilobytes(pid: int) -> int:
 
 
 def children(pid: int) -> set[int]:
-    return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()  # it has ended meanwhile
+    return {int(each) for each in found.split()}
 
 
 def workers_of(pid: int) -> set[int]:
