@@ -307,7 +307,7 @@ def with_a_circle(self: Exchange) -> None:
 
 TWO = {"threads": 2}
 
-ATTEMPTS = 3
+ATTEMPTS = 10
 
 CLAUSES = [
     Clause(
