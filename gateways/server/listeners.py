@@ -51,6 +51,7 @@ class Listener:
             self.address = Address(address.protocol, "tcp", host=address.host, port=port)
         self.inherited = address.family == "fd"
         self._socket = sock
+        self._is_unix = sock.family == socket.AF_UNIX
         self._networks = _networks(options)
         self._owner = os.getpid()
         self._identity = _identity(address.path) if address.family == "unix" else None
@@ -71,7 +72,7 @@ class Listener:
         # one request never need it.
         descriptor, name = self._accept()
         os.set_blocking(descriptor, False)
-        if self._socket.family == socket.AF_UNIX:
+        if self._is_unix:
             return descriptor, socket.AF_UNIX, ("", ""), ("", "")
         return self._accepted_over_tcp(descriptor, name)
 

@@ -1,8 +1,8 @@
 """One worker process: its threads, their one epoll, and the main thread that keeps time.
 
-With several threads, each of them waits on the same epoll for one event, reads, runs the
-application and answers, all by itself; the main thread takes signals and once a second looks at
-deadlines and rates.  With one thread the main thread does everything.
+With several threads, those that take events (seats.py says which) wait on the same epoll for one
+event each, read, run the application and answer, all by themselves; the main thread takes signals
+and once a second looks at deadlines and rates.  With one thread the main thread does everything.
 
 Jobs that the thread at hand cannot run itself (the second request from one read, a request that
 arrived while an application was running) go to a queue; an eventfd in the epoll calls a free
@@ -28,14 +28,13 @@ from gateways.server.listeners import Listener
 from gateways.server.log import leave, log
 from gateways.server.options import Options
 from gateways.server.protocols import codec_factory
-from gateways.server.sending import Sending
+from gateways.server.seats import Seat, Seats
 from gateways.server.shares import Share
 from gateways.server.spool import Spool
 
 TYPE_CHECKING = False
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from gateways.server.sending import Job
+    from gateways.server.sending import Job, Sending
 
 Application = Callable[..., Iterable[bytes]]
 
@@ -58,17 +57,6 @@ RESERVE = 64
 """Connections beyond max_connections that are accepted only to be told that there is no room."""
 
 WATCHED = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-
-
-class Seat:
-    """What one thread is doing: the connection it serves, and how many events it has taken."""
-
-    __slots__ = ("connection", "count", "seen")
-
-    def __init__(self) -> None:
-        self.connection: Sending | None = None
-        self.count = 0
-        self.seen = -1  # the count at the last tick
 
 
 class Worker:
@@ -101,8 +89,7 @@ class Worker:
         """Numbers the uses of connections, so that it can be told which one was used longest ago."""
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._codecs = {
-            listener.fileno(): codec_factory(listener.address.protocol, options)
-            for listener in listeners
+            listener: codec_factory(listener.address.protocol, options) for listener in listeners
         }
         self._graceful = min(
             options.graceful_timeout,
@@ -114,7 +101,7 @@ class Worker:
         self._ready: deque[Job] = deque()
         self._open_requests = 0
         self._open_lock = threading.Lock()
-        self._seats: list[Seat] = []
+        self._seats = Seats(self._call)
         self._busy_logged_at = -BUSY_LOG_SECONDS
         self._accepting = False
         self._accept_lock = threading.RLock()
@@ -257,8 +244,7 @@ class Worker:
 
     def _run_threads(self) -> None:
         for number in range(self.options.threads):
-            seat = Seat()
-            self._seats.append(seat)
+            seat = self._seats.add()
             thread = threading.Thread(
                 target=self._loop, args=(seat,), name=f"gateways-{number}", daemon=True
             )
@@ -272,6 +258,8 @@ class Worker:
             for descriptor, _ in poller.poll(self._patience() * 1000):
                 self._on_control(descriptor)
             self._tick_when_due()
+            self._seats.look(time.monotonic())
+        self._seats.end()
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
@@ -281,11 +269,17 @@ class Worker:
     def _loop(self, seat: Seat) -> None:
         poll = self._epoll.poll
         find = self._connections.get
+        seats = self._seats
         while not self._stopped:
+            if seats.leader is not seat and not seats.spread:
+                seats.stand_by(seat)
+                continue
             for descriptor, mask in poll(-1, 1):
                 connection = find(descriptor)
                 seat.connection = connection
                 seat.count += 1
+                if not seats.watched:
+                    seats.watch()
                 try:
                     if connection is not None:
                         connection.serve(mask)
@@ -296,8 +290,7 @@ class Worker:
                 seat.connection = None
 
     def _run_alone(self) -> None:
-        seat = Seat()
-        self._seats.append(seat)
+        seat = self._seats.add()
         self._epoll.register(self._signal_pipe[0], select.EPOLLIN)
         if self._parent_pipe >= 0:
             self._epoll.register(self._parent_pipe, select.EPOLLIN)
@@ -326,8 +319,9 @@ class Worker:
             connection.give_up()
 
     def _on_other(self, descriptor: int, seat: Seat) -> None:
-        if descriptor in self._listeners:
-            self._accept(self._listeners[descriptor], seat)
+        listener = self._listeners.get(descriptor)
+        if listener is not None:
+            self._accept(listener, seat)
         elif descriptor == self._wake:
             self._run_ready(seat)
         elif self._share is not None and descriptor == self._share.descriptor:
@@ -353,7 +347,11 @@ class Worker:
         """Accept one connection and serve it; return false when there is none to accept."""
         # Under the lock, so that several threads together accept no more than max_connections.
         with self._accept_lock:
-            if not (self._accepting or self.draining) or self._yields():
+            if listener.fileno() < 0:
+                return False  # whoever began to stop has accepted what there was
+            if not (self._accepting or self.draining):
+                return False
+            if self._share is not None and self._yields(self._share):
                 return False
             connection = self._accept_one(listener)
             if connection is None:
@@ -379,7 +377,7 @@ class Worker:
             if accepted is not None:
                 break
         descriptor, family, peer, local = accepted
-        codec = self._codecs[listener.fileno()]()
+        codec = self._codecs[listener]()
         connection = Connection(self, descriptor, family, codec, peer, local)
         most = self.options.max_connections
         if len(self._connections) >= most and not self._make_room():
@@ -397,10 +395,9 @@ class Worker:
         idle = [each for each in list(self._connections.values()) if each.may_go(new)]
         return any(each.evict() for each in sorted(idle, key=lambda each: each.used))
 
-    def _yields(self) -> bool:
+    def _yields(self, share: Share) -> bool:
         """Whether a new connection is left to other workers, which have fewer; see shares.py."""
-        share = self._share
-        if share is None or self.draining:
+        if self.draining:
             return False
         now = time.monotonic()
         if not share.over_share(now):
@@ -409,8 +406,12 @@ class Worker:
         self._accept_connections(False)
         self._accept_again_at = now + YIELD_SECONDS
         self._yielded = True
-        os.write(self._signal_pipe[1], b"\0")  # the main thread is to wake up in time
+        self._call()
         return True
+
+    def _call(self) -> None:
+        """Have the main thread look at the time."""
+        os.write(self._signal_pipe[1], b"\0")
 
     def _accept_for_others(self, seat: Seat) -> None:
         """Another worker has called: it has more than its share and leaves a connection to us."""
@@ -466,7 +467,7 @@ class Worker:
         until = self.now + TICK_SECONDS
         if self._yielded:
             until = min(until, self._accept_again_at)
-        return max(0.0, until - now)
+        return max(0.0, min(until - now, self._seats.patience(now)))
 
     def _tick_when_due(self) -> None:
         now = time.monotonic()
