@@ -164,8 +164,9 @@ class Limits:
 
 def _whole_body(data: bytes, start: int, frame: _Frame) -> bytes | None:
     """Return the body that stands whole from `start` on, behind the end of PARAMS; else None."""
-    if data[start : start + 8] != frame.params_end:
+    if data[start : start + 8] != frame.params_end or data[-8:] != frame.stdin_end:
         return None
+    view = memoryview(data)
     parts = []
     start += 8
     size = len(data)
@@ -176,7 +177,7 @@ def _whole_body(data: bytes, start: int, frame: _Frame) -> bytes | None:
         end = content + data[start + 4] * 256 + data[start + 5]
         if end == content:
             return None
-        parts.append(data[content:end])
+        parts.append(view[content:end])
         start = end + data[start + 6]
     if data[start:] != frame.stdin_end:
         return None

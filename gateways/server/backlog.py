@@ -186,6 +186,16 @@ def joined(buffers: list[Buffer]) -> bytes | None:
     return b"".join(buffers)  # type: ignore[arg-type]  # there is no FileRange among them
 
 
+def unsent(buffers: list[Buffer], sent: int) -> list[Buffer]:
+    """Return what is left of `buffers` when the first `sent` bytes of them have gone."""
+    for index, each in enumerate(buffers):
+        if len(each) > sent:
+            rest = memoryview(each)[sent:] if sent else each  # type: ignore[arg-type]  # a file's bytes are never sent in part here
+            return [rest, *buffers[index + 1 :]]
+        sent -= len(each)
+    return []
+
+
 def memory_of(buffers: Iterable[Buffer]) -> int:
     """Return how many bytes of memory buffers hold."""
     return sum(len(each) for each in buffers if not isinstance(each, FileRange))
@@ -242,8 +252,9 @@ class Tails:
                 connection.store_backlog(self._spool)
                 return
             except errors.LimitExceeded as error:
-                slowest = self._cut_slowest(error)
-            if slowest is None or connection.is_cut or connection.recount(self, size):
+                if not self._cut_slowest(error):
+                    return
+            if connection.is_cut or connection.recount(self, size):
                 return
 
     def remove(self, connection: Sending) -> None:
@@ -251,16 +262,18 @@ class Tails:
         with self._lock:
             self._used -= self._sizes.pop(connection, 0)
 
-    def _cut_slowest(self, why: errors.LimitExceeded) -> Sending | None:
+    def _cut_slowest(self, why: errors.LimitExceeded) -> bool:
+        """Cut the slowest reader; return false when there is none to cut."""
         now = time.monotonic()
         with self._cutting:  # several threads may need room at once, and are not to cut one twice
             with self._lock:
                 reading = [each for each in self._sizes if not each.is_cut]
             slowest = min(reading, key=lambda each: each.pace(now), default=None)
             if slowest is None:
-                return None
-            slowest.give_up()
+                return False
+            if not slowest.give_up_tail():
+                return True  # it has just taken everything, and that has made room as well
         log.warning("%s: cut, as the slowest reader of all: %s", slowest, why)
         self.remove(slowest)
         slowest.let_go()
-        return slowest
+        return True

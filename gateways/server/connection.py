@@ -407,7 +407,7 @@ class Connection(Sending):
                 return None
             data = b""
         if len(data) == RECEIVE_SIZE:
-            self._pending = True
+            data = self._read_more(data)
         whole = self.codec.receive_whole(data)
         if whole is None:
             self._take_in(data, ready)
@@ -422,6 +422,20 @@ class Connection(Sending):
         self._silent = False
         self.deadline = 0.0
         return exchange
+
+    def _read_more(self, data: bytes) -> bytes:
+        """Return `data`, which was all that one read could take, and what another one takes."""
+        buffer = self.worker.take_buffer()
+        try:
+            count = os.readv(self.descriptor, [buffer])
+            if count in (0, len(buffer)):
+                self._pending = True  # the end of file is there to be found once more
+            return b"".join((data, memoryview(buffer)[:count]))
+        except OSError as error:
+            self._has_nothing(error)
+            return data
+        finally:
+            self.worker.give_buffer(buffer)
 
     def _read_on(self) -> None:
         self.worker.run_first(self.pump(to_the_end=True))

@@ -163,11 +163,12 @@ class Exchange:
                         worker.options.remote_user,
                     )
                     self._environ = environ
-                    if length or self._whole:
+                    whole = self._whole or b""
+                    if length == len(whole) or (length is None and not whole):
+                        stream = io.BytesIO(whole)
+                    else:
                         self._take_whole(length)
                         stream = self._start(environ)
-                    else:
-                        stream = io.BytesIO()
                 else:
                     stream = self._start(environ)
             except errors.RemoteProtocolError as error:

@@ -25,7 +25,7 @@ from gateways.events import (
     ResponseFile,
     WholeAnswer,
 )
-from gateways.server.backlog import Backlog, Buffer, joined, memory_of
+from gateways.server.backlog import GATHERED, Backlog, Buffer, joined, memory_of, unsent
 from gateways.server.log import log
 from gateways.server.spool import Spool
 
@@ -134,16 +134,21 @@ class Sending:
                     self._broken_off = not self._answered
                 self._answered = True
             buffers = self.codec.buffers_to_send()
-            if self._backlog is None:
+            if self._backlog is None and kind is not ResponseFile:
                 data = buffers[0] if len(buffers) == 1 else joined(buffers)
-                if type(data) is bytes:
-                    try:
+                try:
+                    if type(data) is bytes:
                         sent = os.write(self.descriptor, data)
-                    except OSError as error:
-                        sent = self._on_send_error(error)
-                    if sent == len(data):
-                        return
-                    buffers = [memoryview(data)[sent:]]
+                        if sent == len(data):
+                            return
+                        buffers = [data]
+                    else:
+                        sent = os.writev(self.descriptor, buffers[:GATHERED])  # type: ignore[arg-type]  # only a ResponseFile has FileRanges
+                except OSError as error:
+                    sent = self._on_send_error(error)
+                buffers = unsent(buffers, sent)
+                if not buffers:
+                    return
             backlog = self._offer(buffers)
             if self._dead:
                 raise errors.RequestAborted("the web server closed the connection")
@@ -169,6 +174,14 @@ class Sending:
         with self._lock:
             self._cut()
 
+    def give_up_tail(self) -> bool:
+        """Cut the connection if the loop still has something to send on it; return whether it was."""
+        with self._lock:
+            if self._dead or not self._is_tail:
+                return False
+            self._cut()
+            return True
+
     def let_go(self) -> None:
         """Free what a connection that was given up still holds, and close it unless it is in use."""
         with self._lock:
@@ -184,7 +197,7 @@ class Sending:
     def recount(self, tails: Tails, size: int) -> bool:
         """Count `size` waiting bytes among `tails`, if they still wait; return whether that is settled."""
         with self._lock:
-            return self._backlog is None or tails.add(self, size)
+            return not self._is_tail or tails.add(self, size)
 
     def store_backlog(self, spool: Spool) -> None:
         """Move the backlog out of memory; LimitExceeded when there is no room for it."""

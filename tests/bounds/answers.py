@@ -102,10 +102,12 @@ def unread(server: Served, size: Size, *, readers: int = 50) -> Report:
 
 
 def _warm(swarm: Swarm, server: Served) -> None:
-    for _ in range(2 * server.threads):
-        steps = ask(swarm, server, f"/bytes/1/{ANSWER_SIZE}", seconds=PATIENCE)
-        swarm.start(steps)
-    swarm.run(PATIENCE)
+    # No more at a time than a small spool has room for: none of these is to be cut.
+    for _ in range(2):
+        for _ in range(server.threads):
+            steps = ask(swarm, server, f"/bytes/1/{ANSWER_SIZE}", seconds=PATIENCE)
+            swarm.start(steps)
+        swarm.run(PATIENCE)
 
 
 def _sleep_until_served(readers: list[Reader], seconds: float = PATIENCE) -> Steps[None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gateways import errors
 from gateways.events import FileRange
 from gateways.server.backlog import GATHERED, JOINED, Backlog, Tails, joined, memory_of
 from gateways.server.options import Options
+from gateways.server.sending import Sending
 from gateways.server.spool import Spool
 
 DATA = random.Random(1).randbytes(1_000_000)
@@ -153,8 +155,10 @@ class Reader:
     def recount(self, tails: Tails, size: int) -> bool:
         return tails.add(self, size)  # type: ignore[arg-type]  # it has what Tails needs
 
-    def give_up(self) -> None:
-        self.is_cut = True
+    def give_up_tail(self) -> bool:
+        if self._backlog.waiting:
+            self.is_cut = True
+        return self.is_cut
 
     def let_go(self) -> None:
         self._backlog.close()
@@ -207,3 +211,31 @@ def test_the_new_one_is_cut_where_it_is_the_slowest(tmp_path: Path) -> None:
     ]
     leave(tails, *readers)
     assert [each.name for each in readers if each.is_cut] == ["c"]
+
+
+def test_a_reader_that_takes_the_rest_as_it_is_chosen_is_not_cut(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has everything by then, and its memory is enough for the new one."""
+
+    class Quick(Reader):
+        def pace(self, now: float) -> float:
+            self.let_go()
+            tails.remove(self)  # type: ignore[arg-type]  # it has what Tails needs
+            return super().pace(now)
+
+    tails = Tails(Options(answer_memory=1_048_576), Spool(0, str(tmp_path)))
+    readers = [Reader("a", 5.0, 350_000, tails), Quick("quick", 1.0, 350_000, tails)]
+    leave(tails, *readers, Reader("new", 2.0, 350_000, tails))
+    assert [each.name for each in readers if each.is_cut] == []
+    assert "cut" not in caplog.text
+
+
+def test_what_an_application_waits_for_is_not_counted_among_the_tails(tmp_path: Path) -> None:
+    """The connection's own tail has gone while room was made for it, and another answer waits."""
+    tails = Tails(Options(answer_memory=1_048_576), Spool(0, str(tmp_path)))
+    connection = Sending()
+    connection._lock = threading.Lock()
+    connection._backlog = Backlog()
+    assert connection.recount(tails, 1_048_576)
+    assert tails.add(connection, 1_048_576)  # there is room for as much as before

@@ -27,6 +27,8 @@ from gateways.server.backlog import Backlog
 from gateways.server.body import Body
 from gateways.server.connection import Connection
 from gateways.server.exchange import Exchange
+from gateways.server.seats import Seat
+from gateways.server.sending import Sending
 from gateways.server.shares import Shares
 from gateways.server.worker import Worker
 from tests.server.live import (
@@ -516,7 +518,7 @@ def test_an_edge_before_the_connection_can_be_found_is_not_lost(
     lost = threading.Event()
     on_other = Worker._on_other
 
-    def note(self: Worker, descriptor: int, seat: worker_module.Seat) -> None:
+    def note(self: Worker, descriptor: int, seat: Seat) -> None:
         on_other(self, descriptor, seat)
         if descriptor in expected:
             lost.set()
@@ -712,6 +714,49 @@ def test_a_finished_answer_that_is_not_read_holds_no_thread(socket_path: Path) -
         assert slow.answer() == b"x" * 900_000
 
 
+def test_a_reader_that_takes_the_rest_as_it_is_chosen_to_be_cut_goes_on(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no room for the second answer; the reader of the first makes some just then."""
+    pace = Sending.pace
+    waiting: list[Peer] = []
+    read: list[bytes] = []
+    options: dict[str, Any] = {"answer_memory": 1_048_576, "spool_size": 0}
+
+    def read_all(self: Sending, now: float) -> float:
+        found = pace(self, now)
+        if waiting and self is first:
+            read.append(waiting.pop().answer())
+            eventually(lambda: self._backlog is None, "the loop has sent everything")
+        return found
+
+    monkeypatch.setattr(Sending, "pace", read_all)
+    with (
+        running(_large, socket_path, threads=2, **options) as live,
+        live.peer() as peer,
+        live.peer() as other,
+    ):
+        peer.get("/large")
+        (first,) = _tails(live, 1)
+        waiting.append(peer)
+        other.get("/large")
+        eventually(lambda: bool(read), "the first is chosen")
+        assert read == [b"x" * 900_000]
+        assert other.answer() == b"x" * 900_000
+        greet(live, peer)  # it is kept
+    assert "cut" not in caplog.text
+
+
+def _tails(live: Live, count: int) -> list[Connection]:
+    """Return the connections on which finished answers wait, once there are so many."""
+
+    def found() -> list[Connection]:
+        return [each for each in list(live.worker._connections.values()) if each._is_tail]
+
+    eventually(lambda: len(found()) == count, f"{count} answers wait")
+    return found()
+
+
 @pytest.mark.parametrize("size", [0, 1, 7000])
 @pytest.mark.parametrize("protocol", ["fcgi", "scgi"])
 def test_a_short_answer_leaves_in_one_write(
@@ -721,7 +766,8 @@ def test_a_short_answer_leaves_in_one_write(
     write, flush = os.write, Backlog.flush
 
     def note(descriptor: int, data: Any) -> int:
-        if threading.current_thread().name.startswith("gateways-"):
+        # A write of one zero byte calls the main thread.
+        if threading.current_thread().name.startswith("gateways-") and data != b"\0":
             written.append(len(data))
         return write(descriptor, data)
 
