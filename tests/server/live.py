@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateways import addresses, events, fastcgi, scgi
+from gateways.addresses import Address
 from gateways.server.connection import Connection
 from gateways.server.listeners import open_listener
 from gateways.server.options import Options
@@ -30,8 +31,9 @@ PATIENCE = 10.0
 class Live:
     """A running worker: where it listens, and how to stop it."""
 
-    def __init__(self, path: str, worker: Worker, thread: threading.Thread) -> None:
-        self.path = path
+    def __init__(self, address: Address, worker: Worker, thread: threading.Thread) -> None:
+        self.address = address
+        self.path = address.path
         self.worker = worker
         self.thread = thread
 
@@ -46,6 +48,8 @@ class Live:
 
     def peer(self) -> Peer:
         """Return a new connection to the worker."""
+        if self.address.family == "tcp":
+            return Peer((self.address.host, self.address.port))
         return Peer(self.path)
 
     def connections(self) -> int:
@@ -65,18 +69,20 @@ def running(
     path: Path,
     *,
     protocol: str = "fcgi",
+    tcp: bool = False,
     share: Share | None = None,
     **options: Any,
 ) -> Iterator[Live]:
-    """Serve `application` on a unix socket at `path` until the block ends."""
+    """Serve `application` on a unix socket at `path`, or over TCP, until the block ends."""
     chosen = Options(**options)
-    listener = open_listener(addresses.parse(f"{protocol}+unix:{path}"), chosen)
+    where = f"{protocol}://127.0.0.1:0" if tcp else f"{protocol}+unix:{path}"
+    listener = open_listener(addresses.parse(where), chosen)
     worker = Worker(application, [listener], chosen, share=share)
     ready = threading.Event()
     thread = threading.Thread(target=worker.run, args=(ready.set,), daemon=True)
     thread.start()
     assert ready.wait(PATIENCE)
-    live = Live(str(path), worker, thread)
+    live = Live(listener.address, worker, thread)
     try:
         yield live
     finally:
@@ -89,11 +95,11 @@ def running(
 class Peer:
     """A web server's side of one FastCGI connection, with the socket in the test's hands."""
 
-    def __init__(self, path: str) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
+    def __init__(self, where: str | tuple[str, int]) -> None:
+        self.sock = socket.socket(socket.AF_UNIX if isinstance(where, str) else socket.AF_INET)
         self.sock.settimeout(PATIENCE)
         try:
-            self.sock.connect(path)
+            self.sock.connect(where)
         except OSError:
             self.sock.close()
             raise

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -344,6 +346,47 @@ def test_answers_on_one_connection_never_mix_within_a_record(socket_path: Path) 
             assert peer.answer(number) == str(number).encode() * expected
 
 
+def _gzipped(folder: Path) -> Any:
+    with gzip.open(folder / "file.gz", "wb") as file:
+        file.write(b"what was compressed " * 1000)
+    return gzip.open(folder / "file.gz")
+
+
+def _of_the_system(folder: Path) -> Any:
+    return open("/proc/self/cmdline", "rb")
+
+
+def _from_the_middle(folder: Path) -> Any:
+    file = tempfile.NamedTemporaryFile(dir=folder)  # noqa: SIM115 (whoever sends it closes it)
+    file.write(b"not this, but this")
+    file.seek(10)
+    return file
+
+
+@THREADS
+@pytest.mark.parametrize("opened", [_gzipped, _of_the_system, _from_the_middle])
+def test_a_wrapped_file_is_sent_as_reading_it_would_give_it(
+    socket_path: Path, tmp_path: Path, threads: int, opened: Callable[[Path], Any]
+) -> None:
+    """It may have a descriptor whose bytes, or whose size, are others."""
+    with opened(tmp_path) as file:
+        expected = file.read()
+    assert expected
+
+    def application(environ: Environ, start_response: Start) -> Any:
+        start_response("200 OK", [("Content-Type", "application/octet-stream")])
+        return environ["wsgi.file_wrapper"](opened(tmp_path))
+
+    with running(application, socket_path, threads=threads) as live, live.peer() as peer:
+        for _ in range(2):
+            peer.get()
+            peer.read_until(lambda: peer.ended(1))
+            (head,) = [each for each in peer.seen if isinstance(each, events.Response)]
+            length = dict(head.headers).get("Content-Length", str(len(expected)))
+            assert length == str(len(expected))
+            assert peer.answer() == expected
+
+
 @THREADS
 def test_values_are_told_while_an_application_runs(socket_path: Path, threads: int) -> None:
     """Bytes that the protocol owes go out although a request is being answered."""
@@ -423,6 +466,35 @@ def _talk_slowly(path: str, head: bytes) -> bytes:
         while data := sock.recv(65536):
             answer += data
         return answer
+
+
+@THREADS
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_an_answer_that_breaks_off_ends_with_a_reset(
+    socket_path: Path, threads: int, before: int
+) -> None:
+    """nginx takes a clean end of file for the end of the answer, on a kept connection as well."""
+
+    def application(environ: Environ, start_response: Start) -> Iterator[bytes]:
+        yield from plain(environ, start_response)
+        if environ["PATH_INFO"] == "/half":
+            raise ValueError("planted")
+
+    with running(application, socket_path, tcp=True, threads=threads) as live, live.peer() as peer:
+        for _ in range(before):
+            peer.get("/whole")
+            assert peer.answer() == b"/whole"
+        peer.get("/half")
+        assert _ends_with_a_reset(peer.sock)
+
+
+def _ends_with_a_reset(sock: socket.socket) -> bool:
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        return True
+    return False
 
 
 @THREADS

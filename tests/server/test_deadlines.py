@@ -6,15 +6,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateways import events
+from gateways.server import connection as connection_module
+from gateways.server import worker as worker_module
 from gateways.server.connection import Connection
-from tests.server.live import PATIENCE, eventually, plain, post, request, running
+from gateways.server.worker import Worker
+from tests.server.live import PATIENCE, Peer, eventually, plain, post, request, running
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
@@ -55,6 +58,58 @@ def test_a_head_sent_a_byte_at_a_time_is_cut_off_all_the_same(
                 time.sleep(0.05)
             raise AssertionError("the whole head could be sent")
         assert time.monotonic() - began < PATIENCE
+
+
+def test_heads_that_overlap_have_the_whole_time_each(socket_path: Path) -> None:
+    """There is always one on its way, and each is complete in time."""
+    with (
+        running(plain, socket_path, threads=2, head_timeout=1000) as live,
+        live.peer() as peer,
+    ):
+        ends = [_begin_head(peer, 1)]
+        connection = live.connection()
+        for number in range(1, 6):
+            ends.append(_begin_head(peer, number + 1))
+            pass_time(connection, 400)
+            peer.sock.sendall(ends[number - 1])
+            assert peer.answer(number) == f"/{number}".encode()
+
+
+def test_a_head_that_begins_before_another_is_complete_is_cut_off_when_its_own_time_is_over(
+    socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        running(plain, socket_path, threads=2, head_timeout=1000) as live,
+        live.peer() as peer,
+    ):
+        end = _begin_head(peer, 1)
+        _begin_head(peer, 2)
+        connection = live.connection()
+        pass_time(connection, 900)
+        peer.sock.sendall(end)
+        assert peer.answer(1) == b"/1"
+        pass_time(connection, 900)
+        peer.get("/3", 3)
+        assert peer.answer(3) == b"/3"
+        eventually(lambda: not connection._active, "nothing runs any more")
+        pass_time(connection, 200)
+        ends = [each for each in peer.wait_closed() if isinstance(each, events.EndOfResponse)]
+        assert ends == []
+        assert "head_timeout, 1000 s" in caplog.text
+
+
+def _begin_head(peer: Peer, request_id: int) -> bytes:
+    """Send the head of a request but for its end; return that, and the end of the request."""
+    head = peer.bytes_of(request(f"/{request_id}", request_id))
+    peer.sock.sendall(head[:-8])  # the record that ends FCGI_PARAMS
+    return head[-8:] + peer.bytes_of(events.EndOfRequest(request_id))
+
+
+def pass_time(connection: Connection, seconds: float) -> None:
+    """Have the head that is on its way be so much older, and the time looked at."""
+    eventually(lambda: connection.codec.head_pending > 0, "a head is on its way")
+    connection.deadline -= seconds
+    connection.check(time.monotonic())
 
 
 @THREADS
@@ -295,6 +350,129 @@ def test_connections_that_wait_to_be_accepted_are_answered_before_the_stop(
         assert live.wait_stopped()
         for peer in peers + late:
             peer.close()
+
+
+@THREADS
+def test_a_connection_that_waits_to_be_accepted_and_says_nothing_does_not_hold_up_the_stop(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(connection_module, "FIRST_WORD_SECONDS", 0.2)
+    monkeypatch.setattr(worker_module, "TICK_SECONDS", 0.05)
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def application(environ: Environ, start_response: Start) -> list[bytes]:
+        inside.release()
+        assert go_on.wait(PATIENCE)
+        return plain(environ, start_response)
+
+    with (
+        running(application, socket_path, threads=threads, graceful_timeout=3600) as live,
+        ExitStack() as stack,
+    ):
+        peers = [stack.enter_context(live.peer()) for _ in range(threads)]
+        for peer in peers:
+            peer.get("/running")
+        for _ in peers:
+            assert inside.acquire(timeout=PATIENCE)
+        silent = stack.enter_context(live.peer())
+        live.stop()
+        go_on.set()
+        assert silent.wait_closed() == []
+        silent.close()
+        assert live.wait_stopped()
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_connection_that_is_accepted_as_the_stop_begins_is_answered_or_closed(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, speaks: bool
+) -> None:
+    """One thread has taken it out of the kernel and not yet made it known; another begins to stop."""
+    monkeypatch.setattr(connection_module, "FIRST_WORD_SECONDS", 0.2)
+    monkeypatch.setattr(worker_module, "TICK_SECONDS", 0.05)
+    looked, outcome = threading.Event(), []
+    check_drained = Worker._check_drained
+
+    def check(self: Worker, now: float) -> None:
+        check_drained(self, now)
+        looked.set()
+
+    monkeypatch.setattr(Worker, "_check_drained", check)
+    with running(plain, socket_path, threads=2, graceful_timeout=3600) as live:
+
+        def stop() -> None:
+            live.stop()
+            assert looked.wait(PATIENCE)
+            outcome.append(live.worker._stopped)
+
+        lock: Any = LockOfAcceptors(live.worker._accept_lock)
+        live.worker._accept_lock = lock
+        monkeypatch.setattr(Worker, "_accept_one", lock.noted(Worker._accept_one))
+        lock.then = stop
+        with live.peer() as peer:
+            if speaks:
+                peer.get("/late")
+                assert peer.answer() == b"/late"
+            assert peer.wait_closed() == []
+        assert live.wait_stopped()
+        assert outcome == [False]  # while it was not yet known
+
+
+def test_a_thread_that_comes_to_accept_after_the_stop_has_begun_finds_no_fault(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever stops the worker has answered the connection, and closed the listener."""
+    accept, drain = Worker._accept, Worker._drain
+    drained, left = threading.Event(), [1]
+
+    def begin_to_stop(self: Worker) -> None:
+        drain(self)
+        drained.set()
+
+    def come_late(self: Worker, *arguments: Any) -> bool:
+        if left:
+            left.pop()
+            self.stop()
+            assert drained.wait(PATIENCE)
+        return accept(self, *arguments)
+
+    monkeypatch.setattr(Worker, "_drain", begin_to_stop)
+    monkeypatch.setattr(Worker, "_accept", come_late)
+    with running(plain, socket_path, threads=2) as live:
+        with live.peer() as peer:
+            peer.get("/late")
+            assert peer.answer() == b"/late"
+        assert live.wait_stopped()
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+
+
+class LockOfAcceptors:
+    """A lock; a thread that has accepted a connection does `then`, once, when it lets go of it."""
+
+    def __init__(self, lock: Any) -> None:
+        self.lock = lock
+        self.then: Callable[[], None] | None = None
+        self.accepted = False
+
+    def noted(self, accept_one: Callable[..., Connection | None]) -> Callable[..., Any]:
+        """Return `accept_one`, which notes that there was one to accept."""
+
+        def noting(worker: Worker, listener: Any) -> Connection | None:
+            connection = accept_one(worker, listener)
+            self.accepted = connection is not None
+            return connection
+
+        return noting
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        then = self.then if self.accepted else None
+        if then is not None:
+            self.then = None
+        self.lock.release()
+        if then is not None:
+            then()
 
 
 @THREADS

@@ -29,9 +29,10 @@ from gateways.server.exchange import Exchange
 from gateways.server.sending import Sending
 from gateways.server.spool import Spool
 from gateways.server.worker import Worker
-from tests.server import live, test_body
+from tests.server import live, test_body, test_deadlines
 from tests.server import test_connection_contract as contract
 from tests.server import test_contract_lines as lines
+from tests.server import test_reading_stops as stops
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -66,6 +67,10 @@ def read_once(self: Connection, ready: list[Any], to_the_end: bool) -> None:
     awaited = [each for each in exchanges if not each.body.ended]
     if not self._ended:
         (self._read_body if awaited else self._read_head)(ready)
+
+
+def read_a_head_once(self: Connection, ready: list[Any]) -> None:
+    self._read_head(ready)
 
 
 _read = Connection._read
@@ -178,7 +183,70 @@ def evict_without_looking_again(self: Connection) -> bool:
     return self.closed
 
 
+_is_blocked = Connection._is_blocked
+
+
+def blocked_until_another_request_comes(self: Connection) -> bool:
+    if not self._exchanges and self._backlog is None:
+        return False
+    return _is_blocked(self)
+
+
+def blocked_said_last(self: Connection) -> bool:
+    if not (self._paused or self._exchanges or self._backlog is not None):
+        return False
+    with self._lock:
+        self._paused = self._must_wait()
+        return self._paused
+
+
+_after = Connection._after
+
+
+def end_without_reading_on(self: Connection, job: Any) -> None:
+    paused, self._paused = self._paused, False
+    _after(self, job)
+    self._paused = paused
+
+
+def wait_without_sending(self: Connection, wake: int, seconds: float) -> None:
+    poller = select.poll()
+    poller.register(wake, select.POLLIN)
+    poller.register(self.descriptor, 0 if self._paused else select.POLLIN)
+    poller.poll(seconds * 1000)
+    self.worker.clear_wake(wake)
+
+
+def one_deadline_for_all_heads(self: Connection, arrived: list[events.Event]) -> None:
+    if not self.codec.head_pending:
+        self.deadline = 0.0
+    elif not self.deadline:
+        self.deadline = time.monotonic() + self.worker.options.head_timeout
+
+
 # Registering and closing.
+
+
+_accept = Worker._accept
+
+
+def accept_and_then_tell(self: Worker, listener: Any, seat: Any) -> bool:
+    class Told:
+        """A seat that is told of its connection late."""
+
+        connection = None
+
+    return _accept(self, listener, Told())  # type: ignore[arg-type]  # that is the fault
+
+
+_read_request = Connection._read_request
+
+
+def answered_for_ever(self: Connection, ready: list[Any]) -> Any:
+    answered = self._answered
+    exchange = _read_request(self, ready)
+    self._answered = answered
+    return exchange
 
 
 def enrol_always(self: Connection) -> None:
@@ -255,6 +323,11 @@ def wait_always(self: Sending, backlog: Backlog, end: int, mine: int, last: bool
     self._wait_until_sent(backlog, end)
 
 
+def give_up_whatever_is_there(self: Sending) -> bool:
+    self.give_up()
+    return True
+
+
 def send_file_as_if_whole(self: Backlog, sock: socket.socket, piece: events.FileRange) -> None:
     count = os.sendfile(sock.fileno(), piece.descriptor, piece.offset, piece.count)
     self.sent += count or piece.count
@@ -262,6 +335,11 @@ def send_file_as_if_whole(self: Backlog, sock: socket.socket, piece: events.File
     if 0 < count < piece.count:
         rest = events.FileRange(piece.descriptor, piece.offset + count, piece.count - count)
         self.buffers.appendleft(rest)
+
+
+def send_any_descriptor(self: Exchange, filelike: Any) -> tuple[int, int, int]:
+    self._file = os.dup(filelike.fileno())
+    return self._file, filelike.tell(), os.fstat(self._file).st_size - filelike.tell()
 
 
 def owe_for_ever(self: Sending) -> None:
@@ -281,8 +359,8 @@ def drain_at_once(self: Worker) -> None:
 _yields = Worker._yields
 
 
-def yield_and_close(self: Worker) -> bool:
-    if _yields(self):
+def yield_and_close(self: Worker, *arguments: Any) -> bool:
+    if _yields(self, *arguments):
         for connection in list(self._connections.values()):
             connection.give_up()
             connection._close_when_over()
@@ -314,7 +392,7 @@ CLAUSES = [
         "A recv that filled its buffer is repeated.",
         lines.test_a_read_that_filled_its_buffer_is_repeated,
         {},
-        replaced(Connection, "_read_request", lambda self, ready: self._read_head(ready) and None),
+        replaced(Connection, "_read_request", read_a_head_once),
     ),
     Clause(
         "A recv that filled its buffer is repeated.",
@@ -410,6 +488,55 @@ CLAUSES = [
         replaced(Connection, "made_room", nothing),
     ),
     Clause(
+        "Who ends a request whose body was full reads on.",
+        stops.test_what_lies_behind_a_body_that_filled_up_is_read_when_its_request_has_ended,
+        TWO,
+        replaced(Connection, "_after", end_without_reading_on),
+    ),
+    Clause(
+        "That reading has stopped is forgotten when there is nothing to wait for.",
+        stops.test_after_a_body_that_filled_up_the_next_answer_does_not_stop_reading,
+        {},
+        replaced(Connection, "_is_blocked", blocked_until_another_request_comes),
+    ),
+    Clause(
+        "Who makes room while reading is about to stop is noticed.",
+        stops.test_room_that_is_made_while_reading_is_about_to_stop_is_not_overlooked,
+        {},
+        replaced(Connection, "_is_blocked", blocked_said_last),
+    ),
+    Clause(
+        "Who waits for a body sends what is owed.",
+        stops.test_what_is_owed_is_sent_while_the_only_thread_waits_for_a_body,
+        {},
+        replaced(Connection, "_wait_readable", wait_without_sending),
+    ),
+    *(
+        Clause(
+            "What cannot be read is not late.",
+            test,
+            {},
+            replaced(Connection, "_excuse", nothing),
+        )
+        for test in (
+            stops.test_a_head_that_cannot_be_read_for_an_unread_answer_is_not_late,
+            stops.test_a_head_that_cannot_be_read_for_a_full_body_is_not_late,
+            stops.test_a_body_that_cannot_be_read_for_an_unread_answer_is_not_slow,
+        )
+    ),
+    *(
+        Clause(
+            "Each head has a time of its own.",
+            test,
+            {},
+            replaced(Connection, "_set_deadline", one_deadline_for_all_heads),
+        )
+        for test in (
+            test_deadlines.test_heads_that_overlap_have_the_whole_time_each,
+            test_deadlines.test_a_head_that_begins_before_another_is_complete_is_cut_off_when_its_own_time_is_over,
+        )
+    ),
+    Clause(
         "EPOLLOUT is watched while a tail exists.",
         lines.test_writing_is_watched_only_while_a_tail_waits,
         {},
@@ -449,7 +576,7 @@ CLAUSES = [
         "A worker over its share pauses accepting.",
         lines.test_who_has_more_than_its_share_leaves_connections_to_others_and_closes_none,
         {},
-        replaced(Worker, "_yields", lambda self: False),
+        replaced(Worker, "_yields", lambda *_: False),
     ),
     Clause(
         "A worker over its share closes no kept connection.",
@@ -468,6 +595,21 @@ CLAUSES = [
         lines.test_a_draining_worker_answers_what_arrives_and_then_closes,
         {},
         replaced(Connection, "close_if_idle", nothing),
+    ),
+    Clause(
+        "A draining worker closes who says nothing.",
+        test_deadlines.test_a_connection_that_waits_to_be_accepted_and_says_nothing_does_not_hold_up_the_stop,
+        TWO,
+        replaced(Connection, "close_if_idle", nothing),
+    ),
+    *(
+        Clause(
+            "A draining worker knows of what is just being accepted.",
+            test_deadlines.test_a_connection_that_is_accepted_as_the_stop_begins_is_answered_or_closed,
+            {"speaks": speaks},
+            replaced(Worker, "_accept", accept_and_then_tell),
+        )
+        for speaks in (True, False)
     ),
     Clause(
         "GET_VALUES is answered.",
@@ -526,6 +668,24 @@ CLAUSES = [
         {},
         replaced(Exchange, "_file_range", nothing),
     ),
+    *(
+        Clause(
+            "Only a file's own bytes go by sendfile.",
+            contract.test_a_wrapped_file_is_sent_as_reading_it_would_give_it,
+            {"threads": 2, "opened": opened},
+            replaced(Exchange, "_file_range", send_any_descriptor),
+        )
+        for opened in (contract._gzipped, contract._of_the_system)
+    ),
+    *(
+        Clause(
+            "An answer that breaks off ends with a reset, on a kept connection too.",
+            contract.test_an_answer_that_breaks_off_ends_with_a_reset,
+            {"threads": 2, "before": before},
+            replaced(Connection, "_read_request", answered_for_ever),
+        )
+        for before in (1, 2)
+    ),
     Clause(
         "A file that becomes shorter ends the connection visibly.",
         lines.test_a_file_that_becomes_shorter_does_not_pass_for_a_whole_one,
@@ -537,6 +697,12 @@ CLAUSES = [
         lines.test_a_finished_answer_that_is_not_read_holds_no_thread,
         {},
         replaced(Sending, "_wait_or_leave", wait_always),
+    ),
+    Clause(
+        "Who has taken everything is not cut to make room.",
+        lines.test_a_reader_that_takes_the_rest_as_it_is_chosen_to_be_cut_goes_on,
+        {},
+        replaced(Sending, "give_up_tail", give_up_whatever_is_there),
     ),
     *(
         Clause(
