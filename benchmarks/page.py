@@ -43,7 +43,8 @@ about two hours. Both install what they need and say what they could not get.
 - **Rounds.** A B C A B C …, every server started anew each time, since servers differ by a tenth from
   one start to the next; a short warming-up is not counted. A ratio is the median of the rounds'
   ratios, in brackets its 95 % interval (order statistics of the rounds, so nothing is assumed about
-  how they are spread).
+  how they are spread). gateways and uWSGI, which the targets speak of, take part in every round, the
+  others in every fourth; a ratio is always that of the same rounds.
 - **The client** (`benchmarks/fcgiload.c`) checks every byte of every answer, and a server that gets one
   wrong is not in the table. It sends 64 different requests in turn, with 27 variables in 1 KiB, as nginx
   does. Behind nginx the client is wrk, and one answer is compared whole beforehand.

@@ -29,9 +29,14 @@ class Ratio(NamedTuple):
 
 
 def paired(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """The ratio of two contenders, round by round; ValueError when the rounds do not match."""
-    if len(ours) != len(theirs) or not ours:
+    """The ratio of two contenders, round by round; ValueError when the rounds do not match.
+
+    One of the two may have taken part in the first of every few rounds only.
+    """
+    fewer = min(len(ours), len(theirs))
+    if not fewer or len(ours) % fewer or len(theirs) % fewer:
         raise ValueError("each round gives one value of each")
+    ours, theirs = ours[:: len(ours) // fewer], theirs[:: len(theirs) // fewer]
     return interval([a / b for a, b in zip(ours, theirs, strict=True)])
 
 

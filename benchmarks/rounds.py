@@ -48,8 +48,9 @@ def run(
     measure: Callable[[Contender], Sample],
     rounds: int,
     title: str,
+    every: Callable[[Contender], int] = lambda contender: 1,
 ) -> Rounds:
-    """Measure each contender once in each round.
+    """Measure each contender once in each round, or in the first of `every` so many.
 
     One that fails is tried once more, and is left out when it fails again; both are noted.
     """
@@ -58,7 +59,7 @@ def run(
         where = f"{title}, round {number + 1} of {rounds}"
         _log(where)
         for contender in contenders:
-            if contender.name not in found.samples:
+            if contender.name not in found.samples or number % every(contender):
                 continue
             _line(f"{where}: {contender.name}")
             sample = _tried(contender, measure, found.failures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from benchmarks import bodies, memory, sleeper
+from benchmarks.contenders import parse
 from benchmarks.ratios import Ratio, interval, paired
 
 
@@ -69,6 +70,9 @@ TARGETS = (
     Target("1 MiB answer, to uWSGI's FastCGI", "big", KEPT, UWSGI_FCGI, 1.0),
     Target("1 MiB answer, to its own protocol", "big", KEPT, UWSGI_OWN, 1.0),
 )
+
+NAMED = frozenset(parse(name).server for target in TARGETS for name in (target.ours, target.theirs))
+"""The servers that the targets speak of."""
 
 BODY_MILLISECONDS = 60
 LINEAR = 1.5

@@ -210,7 +210,12 @@ def test_a_ratio_is_that_of_the_same_round() -> None:
     found = ratios.paired([1, 20, 300], [2, 40, 600])
     assert (found.median, found.low, found.high) == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="each round"):
-        ratios.paired([1, 2], [1])
+        ratios.paired([1, 2, 3], [1, 2])
+
+
+def test_a_contender_of_every_second_round_meets_the_others_in_those_rounds() -> None:
+    assert ratios.paired([1, 2], [2, 9, 4, 9]).median == 0.5
+    assert ratios.paired([2, 9, 4, 9], [1, 2]).median == 2
 
 
 def test_the_end_of_the_interval_decides_and_not_the_middle() -> None:
