@@ -42,13 +42,13 @@ class Backlog:
     """Unsent buffers.  The connection's write lock guards it.
 
     `queued` and `sent` count bytes since the backlog began, so that a sender can tell by the
-    position of its last byte when its own part has gone.
+    position of its last byte when its own part has gone.  Of the answer that it begins with `sent`
+    bytes have gone before; they count, or a new reader would seem the slowest of all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sent: int = 0) -> None:
         self.buffers: deque[Buffer] = deque()
-        self.queued = 0
-        self.sent = 0
+        self.queued = self.sent = sent
         self.owed = 0  # bytes that no sender waits for, because the protocol owed them
         self.began = time.monotonic()
         self._mark = self.began

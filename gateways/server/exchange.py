@@ -163,11 +163,13 @@ class Exchange:
                         worker.options.remote_user,
                     )
                     self._environ = environ
-                    whole = self._whole or b""
-                    if length == len(whole) or (length is None and not whole):
+                    whole, self._whole = self._whole or b"", None
+                    fits = len(whole) <= worker.options.body_memory
+                    if fits and (length == len(whole) or (length is None and not whole)):
                         stream = io.BytesIO(whole)
                     else:
-                        self._take_whole(length)
+                        self._take_whole(whole, length)
+                        del whole  # it may be in a file now
                         stream = self._start(environ)
                 else:
                     stream = self._start(environ)
@@ -203,12 +205,12 @@ class Exchange:
             # for the garbage collector to look for.
             self._environ = self._errors = None
 
-    def _take_whole(self, length: int | None) -> None:
+    def _take_whole(self, whole: bytes, length: int | None) -> None:
         """Check the body of a request that came whole; RemoteProtocolError as for any other."""
         worker = self.connection.worker
         self.body = body = Body(worker.spool, worker.options, length)
-        if self._whole:
-            body.feed(self._whole, spill=False)
+        if whole:
+            body.feed(whole, spill=False)
         body.end()
         if isinstance(body.error, errors.RemoteProtocolError):
             raise body.error

@@ -3,14 +3,21 @@
 The interpreter runs one thread at a time.  While applications answer at once, a second thread that
 takes events only takes the interpreter from the first at every system call, and a request costs
 several times as much (docs/speed.md).  So one thread *leads*: it takes every event, and the others
-stand by.  As soon as an application is seen to wait for something, all threads take events, and go
-on doing so until none has waited for a moment.
+stand by.  When an application is seen to wait for something, all threads take events, and go on
+doing so until none has waited for a while.
 
-Whoever keeps time looks every few milliseconds while requests come, and sleeps while none do.
+The main thread looks every few milliseconds while requests come, and sleeps while none do.  It sees
+a request that is there at two looks in a row; and, of many that are shorter, whether they leave the
+processor idle for more than half of the time.  A machine with more to do than processors may look
+like that too: then all threads take events for a moment, which costs time and does no harm.
+
+Should the main thread be held up itself, by a slow disk or a log that nobody reads, one of those
+who stand by, the *deputy*, takes over from a leader that is stuck.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -22,10 +29,14 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.005
 """How often is looked while requests come.  One that is there at two looks in a row waits; what
-came meanwhile has waited for it, twice as long at worst."""
+came meanwhile has waited for it, about twice as long, and longer where it computes and does not
+let go of the interpreter."""
 
 SPREAD_SECONDS = 0.25
 """How long all threads take events once an application was seen to wait."""
+
+DEPUTY_SECONDS = 1.0
+"""After so long in one request the deputy takes over from the leader, though nobody has called."""
 
 LOOKS_TO_WEIGH = 20
 """After so many looks the processor's time is weighed: it shows requests that wait for less than a
@@ -57,7 +68,10 @@ class Seats:
         self._condition = threading.Condition()
         self._ended = False
         self.leader: Seat | None = None
-        self.spread = False
+        self._deputy: Seat | None = None
+        # Without the one lock of the interpreter there is nothing to take from each other.
+        self._always_spread = not getattr(sys, "_is_gil_enabled", lambda: True)()
+        self.spread = self._always_spread
         """Whether all threads take events."""
         self.watched = False
         """Whether `look` is called every LOOK_SECONDS.  Whoever takes an event while it is not
@@ -84,9 +98,32 @@ class Seats:
         """Wait until this thread is to take events: as the leader, or because all do."""
         with self._condition:
             while not (self._ended or self.spread or self.leader in (None, seat)):
-                self._condition.wait()
+                if self._deputy in (None, seat):
+                    self._deputy = seat
+                    self._wait_as_deputy()
+                else:
+                    self._condition.wait()
+            if self._deputy is seat:
+                self._deputy = None
+                self._condition.notify()  # another one is to be it
             if self.leader is None:
                 self.leader = seat
+
+    def _wait_as_deputy(self) -> None:
+        leader = self.leader
+        count = leader.count if leader is not None else 0
+        called = self._condition.wait(DEPUTY_SECONDS)
+        if called or leader is None or self.leader is not leader:
+            return
+        if leader.connection is not None and leader.count == count:
+            self.leader = None
+
+    def leave(self, seat: Seat) -> None:
+        """This thread takes no events just now: if it leads, another one is to."""
+        with self._condition:
+            if self.leader is seat:
+                self.leader = None
+                self._condition.notify_all()
 
     def end(self) -> None:
         """Nobody is to stand by any more."""
@@ -124,7 +161,7 @@ class Seats:
         self._weigh(now, busy or waits)
         if waits:
             self._spread(now)
-        elif self.spread and now >= self._spread_until:
+        elif self.spread and now >= self._spread_until and not self._always_spread:
             self._gather()
         self._rest_after = LOOKS_TO_REST if moved or waits else self._rest_after - 1
         if not self._rest_after:
@@ -153,7 +190,7 @@ class Seats:
             self.spread = False
             # Whoever comes first: the one that led before may be waiting still.
             self.leader = None
-            self._condition.notify()
+            self._condition.notify_all()
 
     def _rest(self) -> None:
         self._rest_after = LOOKS_TO_REST

@@ -134,6 +134,7 @@ class Sending:
                     self._broken_off = not self._answered
                 self._answered = True
             buffers = self.codec.buffers_to_send()
+            sent = 0
             if self._backlog is None and kind is not ResponseFile:
                 data = buffers[0] if len(buffers) == 1 else joined(buffers)
                 try:
@@ -149,7 +150,7 @@ class Sending:
                 buffers = unsent(buffers, sent)
                 if not buffers:
                     return
-            backlog = self._offer(buffers)
+            backlog = self._offer(buffers, sent=sent)
             if self._dead:
                 raise errors.RequestAborted("the web server closed the connection")
             end = backlog.queued
@@ -236,11 +237,14 @@ class Sending:
 
     # The backlog.  Where a method says so the lock is held.
 
-    def _offer(self, buffers: list[Buffer], *, owed: bool = False) -> Backlog:
-        """Queue `buffers` and send what the kernel takes.  The lock is held."""
+    def _offer(self, buffers: list[Buffer], *, owed: bool = False, sent: int = 0) -> Backlog:
+        """Queue `buffers` and send what the kernel takes.  The lock is held.
+
+        Of the same answer the kernel has taken `sent` bytes already.
+        """
         backlog = self._backlog
         if backlog is None:
-            backlog = Backlog()
+            backlog = Backlog(sent)
             if not self.registered:
                 # Whoever waits for the peer also reads, so others may come to know of it.
                 self.enrol()

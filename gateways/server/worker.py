@@ -41,6 +41,9 @@ Application = Callable[..., Iterable[bytes]]
 TICK_SECONDS = 1.0
 """How often deadlines and rates are looked at, and how late each may be noticed."""
 
+DRAIN_TICK_SECONDS = 0.1
+"""The same while the worker is stopping, so that it ends soon after the last answer."""
+
 JOIN_SECONDS = 0.5
 """How long the end waits for threads that are told to end."""
 
@@ -254,12 +257,14 @@ class Worker:
         poller.register(self._signal_pipe[0], select.POLLIN)
         if self._parent_pipe >= 0:
             poller.register(self._parent_pipe, select.POLLIN)
-        while not self._stopped:
-            for descriptor, _ in poller.poll(self._patience() * 1000):
-                self._on_control(descriptor)
-            self._tick_when_due()
-            self._seats.look(time.monotonic())
-        self._seats.end()
+        try:
+            while not self._stopped:
+                for descriptor, _ in poller.poll(self._patience() * 1000):
+                    self._on_control(descriptor)
+                self._tick_when_due()
+                self._seats.look(time.monotonic())
+        finally:
+            self._seats.end()
         os.eventfd_write(self._stop, 1)
         deadline = time.monotonic() + JOIN_SECONDS
         for thread in self._threads:
@@ -267,6 +272,16 @@ class Worker:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _loop(self, seat: Seat) -> None:
+        while not self._stopped:
+            try:
+                self._take_events(seat)
+            except Exception:  # a thread must outlive whatever is raised in it
+                log.exception("internal error; please report it")
+            finally:
+                seat.connection = None
+                self._seats.leave(seat)
+
+    def _take_events(self, seat: Seat) -> None:
         poll = self._epoll.poll
         find = self._connections.get
         seats = self._seats
@@ -278,9 +293,9 @@ class Worker:
                 connection = find(descriptor)
                 seat.connection = connection
                 seat.count += 1
-                if not seats.watched:
-                    seats.watch()
                 try:
+                    if not seats.watched:
+                        seats.watch()
                     if connection is not None:
                         connection.serve(mask)
                     else:
@@ -298,7 +313,7 @@ class Worker:
         find = self._connections.get
         now = time.monotonic()
         while not self._stopped:
-            due = self._accept_again_at if self._yielded else self.now + TICK_SECONDS
+            due = self._due()
             patience = due - now if due > now and not self._ready else 0
             for descriptor, mask in poll(patience, EVENTS_AT_ONCE):
                 connection = find(descriptor)
@@ -310,7 +325,7 @@ class Worker:
                 except Exception:
                     self._on_internal_error(connection)
             now = time.monotonic()
-            if now >= due or self._signals or self.draining:
+            if now >= due or self._signals:
                 self._tick_when_due()
 
     def _on_internal_error(self, connection: Connection | None) -> None:
@@ -464,16 +479,20 @@ class Worker:
     def _patience(self) -> float:
         """Return how long the main thread may sleep."""
         now = time.monotonic()
-        until = self.now + TICK_SECONDS
-        if self._yielded:
-            until = min(until, self._accept_again_at)
-        return max(0.0, min(until - now, self._seats.patience(now)))
+        return max(0.0, min(self._due() - now, self._seats.patience(now)))
+
+    def _due(self) -> float:
+        """Return when there is something to do although nothing happens."""
+        tick = self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
+        yielded = self._yielded and not self.draining
+        return min(tick, self._accept_again_at) if yielded else tick
 
     def _tick_when_due(self) -> None:
         now = time.monotonic()
         if self._yielded and now >= self._accept_again_at and not self.draining:
             self._accept_again(now)
-        if self._signals or self.draining or now >= self.now + TICK_SECONDS:
+        tick = self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
+        if self._signals or now >= tick:
             self._tick(now)
 
     def _tick(self, now: float) -> None:
@@ -582,10 +601,10 @@ class Worker:
                 while (connection := self._accept_one(listener)) is not None:
                     connection.enrol()
                     self.submit(connection.pump(to_the_end=True))
-        # Who connects from now on is to find out, and to go elsewhere.
-        for listener in self._listeners.values():
-            listener.close()
-        self._listeners.clear()
+            # Who connects from now on is to find out, and to go elsewhere.
+            for listener in self._listeners.values():
+                listener.close()
+            self._listeners.clear()
         for connection in list(self._connections.values()):
             connection.close_if_idle()
 

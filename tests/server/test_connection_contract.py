@@ -643,3 +643,15 @@ def test_errors_go_to_the_web_server_when_asked(socket_path: Path) -> None:
         said = [each.data for each in peer.seen if isinstance(each, events.ErrorOutput)]
         assert b"".join(said) == b"beware\n"
         assert peer.answer() == b"/x"
+
+
+@pytest.mark.parametrize("length", [5_000, 150_000])
+def test_a_body_that_came_whole_keeps_to_body_memory_as_well(
+    socket_path: Path, length: int
+) -> None:
+    """There is no room for it in memory, and none in the spool."""
+    options: dict[str, Any] = {"body_memory": 4096, "spool_size": 0}
+    with running(plain, socket_path, threads=2, **options) as live, live.peer() as peer:
+        sent = [events.RequestBody(1, bytes(length)), events.EndOfRequest(1)]
+        peer.send(request("/", method="POST", length=length), *sent)
+        assert peer.answer().startswith(b"503")

@@ -8,6 +8,7 @@ that each of these tests fails where its line is not kept.
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import select
 import socket
@@ -745,6 +746,73 @@ def test_a_reader_that_takes_the_rest_as_it_is_chosen_to_be_cut_goes_on(
         assert other.answer() == b"x" * 900_000
         greet(live, peer)  # it is kept
     assert "cut" not in caplog.text
+
+
+def test_who_has_read_for_a_while_is_slower_than_who_has_just_come(
+    socket_path: Path,
+) -> None:
+    """There is no room for the second answer; the first reader has had its time."""
+    options: dict[str, Any] = {"answer_memory": 1_048_576, "spool_size": 0}
+    with (
+        running(_large, socket_path, threads=2, **options) as live,
+        live.peer() as slow,
+        live.peer() as fast,
+    ):
+        slow.get("/large")
+        (first,) = _tails(live, 1)
+        slow.read_until(lambda: len(slow.seen) > 3)
+        eventually(lambda: first.pace(time.monotonic()) > 0, "the first reader has taken something")
+        fast.get("/large")
+        eventually(lambda: first.is_cut, "room is made")
+        assert fast.answer() == b"x" * 900_000
+        assert not any(isinstance(each, events.EndOfResponse) for each in slow.wait_closed())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_leaves_its_events_to_the_others(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Something raised what no thread survives; it was the one that takes all requests."""
+    serve = Connection.serve
+    raised: list[str] = []
+
+    def end_the_thread(self: Connection, mask: int) -> None:
+        if not raised:
+            raised.append(threading.current_thread().name)
+            raise SystemExit
+        serve(self, mask)
+
+    with running(plain, socket_path, threads=3) as live:
+        with live.peer() as peer:
+            greet(live, peer)
+            monkeypatch.setattr(Connection, "serve", end_the_thread)
+            peer.get("/lost")
+            eventually(lambda: bool(raised), "a thread ends")
+        with live.peer() as other:
+            greet(live, other)
+
+
+def test_a_stopping_worker_looks_at_its_connections_ten_times_a_second_at_most(
+    socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks: list[float] = []
+    tick = Worker._tick
+
+    def count(self: Worker, now: float) -> None:
+        if self.draining:
+            ticks.append(now)
+        tick(self, now)
+
+    monkeypatch.setattr(Worker, "_tick", count)
+    with running(Gate(), socket_path, threads=3) as live, live.peer() as peer:
+        peer.send(request("/", method="POST", length=1000))
+        live.stop()
+        eventually(lambda: live.worker.draining, "the worker is stopping")
+        for _ in range(60):
+            peer.send(events.RequestBody(1, b"x"))
+            time.sleep(0.005)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
+        assert min(gaps) >= 0.09
 
 
 def _tails(live: Live, count: int) -> list[Connection]:

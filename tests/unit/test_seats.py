@@ -79,10 +79,10 @@ def test_requests_that_end_between_two_looks_leave_it_to_one_thread(
 ) -> None:
     seat = seats.add()
     seats.watch()
-    for count in range(200):
+    for count in range(1, 201):
         seat.connection, seat.count = BUSY, count
         clock.look(working=True)
-    assert not seats.spread
+        assert not seats.spread
 
 
 def test_requests_that_wait_for_less_than_a_look_are_told_by_the_processors_rest(
@@ -166,3 +166,37 @@ def test_at_the_end_nobody_stands_by(seats: Seats) -> None:
     seats.end()
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_where_nobody_looks_the_deputy_takes_over_from_a_leader_that_is_stuck(
+    seats: Seats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.server.seats.DEPUTY_SECONDS", 0.02)
+    first, second, third = seats.add(), seats.add(), seats.add()
+    seats.stand_by(first)
+    others = [threading.Thread(target=seats.stand_by, args=(each,)) for each in (second, third)]
+    for thread in others:
+        thread.start()
+    time.sleep(0.1)
+    assert seats.leader is first  # it is at the epoll
+    first.connection = BUSY
+    deadline = time.monotonic() + 10
+    while seats.leader in (None, first) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    leader = seats.leader
+    assert leader in (second, third)
+    assert leader is not None
+    leader.connection = BUSY
+    for thread in others:
+        thread.join(10)
+    assert seats.leader not in (first, leader)
+
+
+def test_a_leader_that_leaves_is_replaced(seats: Seats) -> None:
+    first, second = seats.add(), seats.add()
+    seats.stand_by(first)
+    thread = threading.Thread(target=seats.stand_by, args=(second,))
+    thread.start()
+    seats.leave(first)
+    thread.join(10)
+    assert seats.leader is second
