@@ -125,7 +125,7 @@ class CGIApplication:
         try:
             answer.read_head()
         except Broken as error:
-            run.close(complete=run.ended)
+            run.close(complete=False)
             raise Refused(502, str(error)) from None
         except Overdue as error:
             run.close(complete=False)
