@@ -57,6 +57,7 @@ class Process:
                 time.sleep(pause)
         self.pid = self._popen.pid
         self.descriptor = _pidfd(self.pid)
+        self.parent = os.getpid()
         _running.add(self)
 
     def wait(self, seconds: float) -> bool:
@@ -113,7 +114,8 @@ def _pidfd(pid: int) -> int:
 
 def _end_all() -> None:
     """End what runs when this process leaves; nobody would end it afterwards."""
-    left = list(_running)
+    # A process that was forked off from this one inherits the set, and not the children.
+    left = [process for process in _running if process.parent == os.getpid()]
     for process in left:
         process.signal(signal.SIGTERM)
     deadline = time.monotonic() + 1.0

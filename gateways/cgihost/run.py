@@ -164,17 +164,16 @@ class Run:
         With `complete` all of its answer was taken, and it may run on for what is left of its time;
         otherwise its whole process group is ended.
         """
-        self._close_input()
-        self._close_output()
-        self._body.close()
         if self._closed:
             return
         self._closed = True
-        if complete:
-            gone = self._status is not None or self.process.wait(0)
-        else:
+        if not complete:
+            # Before its pipes are closed, so that it may clean up as it means to.
             self.process.signal(signal.SIGTERM)
-            gone = self._status is not None or self.process.wait(PROMPT_SECONDS)
+        self._close_input()
+        self._close_output()
+        self._body.close()
+        gone = self._status is not None or self.process.wait(0 if complete else PROMPT_SECONDS)
         if gone:
             self._let_go(kill=not complete)
             return

@@ -175,6 +175,7 @@ def test_an_nph_script_that_gives_no_whole_answer_is_502(tmp_path: Path, text: s
         ("Status: 200 OK\\nStatus: 404 No\\n\\n", "two statuses"),
         ("Content-Type: a/b\\nContent-Length: 1\\nContent-Length: 2\\n\\nabc", "Content-Length"),
         ("Content-Type: a/b\\nContent-Length: +3\\n\\nabc", "Content-Length"),
+        (f"Content-Type: a/b\\nContent-Length: {'9' * 5000}\\n\\nabc", "Content-Length"),
         ("Content-Type: a/b\\nTransfer-Encoding: chunked\\n\\n0", "Transfer-Encoding"),
     ],
 )
