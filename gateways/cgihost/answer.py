@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -13,6 +14,11 @@ from gateways.response import HOP_BY_HOP
 
 MAX_DISCARDED = 1024 * 1024
 """Bytes that nobody wants and a script may still write; then it is ended."""
+
+GATHER_SECONDS = 0.002
+"""How long a head waits for the end of a short answer, so that both go out at once, with the length."""
+
+GATHER_BYTES = 65536
 
 _FIELDS = ("content-type", "location")
 _BODILESS = ("204", "304")
@@ -110,6 +116,33 @@ class Answer:
         if not target.startswith("/") or target.startswith("//") or "#" in target:
             return ""
         return "" if fields.keys() - {"location", "content-type"} else target
+
+    def gather(self) -> list[bytes] | None:
+        """Return the whole body where it ends right away, None where it is to be iterated over.
+
+        With a body the script is done with, and there is nothing to close.  Raises Broken where a
+        signal ended it, Overdue, and whatever wsgi.input raises.
+        """
+        if not self._left:
+            return None
+        until = time.monotonic() + GATHER_SECONDS
+        size = sum(map(len, self._pieces))
+        while size < GATHER_BYTES:
+            data = self._run.read(until)
+            if data:
+                self._take(data)
+                size += len(data)
+            elif not self._run.ended:
+                return None
+            else:
+                status = self._run.finish()
+                if status is not None and status < 0:
+                    raise Broken(_exit(status))
+                self._end()
+                self._run.close(complete=True)
+                body = b"".join(self._pieces)
+                return [body if len(body) <= self._left else body[: int(self._left)]]
+        return None
 
     def __iter__(self) -> Iterator[bytes]:
         return self

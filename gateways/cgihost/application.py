@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -52,23 +54,28 @@ class CGIApplication:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = _Request(environ)
         try:
-            answer = self._answer(request, environ)
+            answer, body = self._answer(request, environ)
         except Refused as refusal:
             return request.refuse(refusal, start_response)
         start_response(answer.status, answer.headers)
-        return answer
+        return answer if body is None else body
 
-    def _answer(self, request: _Request, environ: WSGIEnvironment) -> Answer:
+    def _answer(
+        self, request: _Request, environ: WSGIEnvironment
+    ) -> tuple[Answer, list[bytes] | None]:
+        """Return the answer, and its body where it is complete already."""
         script = self._find(environ)
         for _ in range(MAX_REDIRECTS + 1):
             request.script = script
-            answer = self._run(request, script, environ)
-            target = answer.local_redirect
-            found = self._redirected(environ, target) if target else None
-            if found is None:
-                return answer
-            answer.discard()
-            answer.close()
+            run, answer = self._run(request, script, environ)
+            with _ended_by_faults(run):
+                answer.read_head()
+                target = answer.local_redirect
+                found = self._redirected(environ, target) if target else None
+                if found is None:
+                    return answer, answer.gather()
+                answer.discard()
+                answer.close()
             script, environ = found
         raise Refused(500, f"more than {MAX_REDIRECTS} local redirects, the last one to {target}")
 
@@ -111,8 +118,10 @@ class CGIApplication:
         except Refused:
             return None
 
-    def _run(self, request: _Request, script: Script, environ: WSGIEnvironment) -> Answer:
-        """Start a script and read the head of its answer; raise Refused where there is none."""
+    def _run(
+        self, request: _Request, script: Script, environ: WSGIEnvironment
+    ) -> tuple[Run, Answer]:
+        """Start a script; raise Refused where that fails."""
         if not self._places.acquire(blocking=False):
             raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
         try:
@@ -121,19 +130,7 @@ class CGIApplication:
             self._places.release()
             raise
         head_only = environ.get("REQUEST_METHOD") == "HEAD"
-        answer = Answer(run, connection, nph=script.is_nph, head_only=head_only)
-        try:
-            answer.read_head()
-        except Broken as error:
-            run.close(complete=False)
-            raise Refused(502, str(error)) from None
-        except Overdue as error:
-            run.close(complete=False)
-            raise Refused(504, str(error)) from None
-        except BaseException:
-            run.close(complete=False)
-            raise
-        return answer
+        return run, Answer(run, connection, nph=script.is_nph, head_only=head_only)
 
     def _start(
         self, request: _Request, script: Script, environ: WSGIEnvironment
@@ -160,14 +157,34 @@ class CGIApplication:
             raise
 
 
+@contextmanager
+def _ended_by_faults(run: Run) -> Iterator[None]:
+    """End the script when the block raises; make its faults Refused."""
+    try:
+        yield
+    except Broken as error:
+        run.close(complete=False)
+        raise Refused(502, str(error)) from None
+    except Overdue as error:
+        run.close(complete=False)
+        raise Refused(504, str(error)) from None
+    except BaseException:
+        run.close(complete=False)
+        raise
+
+
 class _Request:
     """Who asked, for the log: each line begins with the reference and the script's name."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
-        self.reference = os.urandom(4).hex()
         self.script: Script | None = None
         self._errors = environ["wsgi.errors"]
         self._path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+
+    @cached_property
+    def reference(self) -> str:
+        """What a visitor can be shown; most requests need none."""
+        return os.urandom(4).hex()
 
     def log(self, text: str) -> None:
         """Write a line to wsgi.errors."""

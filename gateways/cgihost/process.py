@@ -57,7 +57,6 @@ class Process:
                 time.sleep(pause)
         self.pid = self._popen.pid
         self.descriptor = _pidfd(self.pid)
-        self.parent = os.getpid()
         _running.add(self)
 
     def wait(self, seconds: float) -> bool:
@@ -114,8 +113,7 @@ def _pidfd(pid: int) -> int:
 
 def _end_all() -> None:
     """End what runs when this process leaves; nobody would end it afterwards."""
-    # A process that was forked off from this one inherits the set, and not the children.
-    left = [process for process in _running if process.parent == os.getpid()]
+    left = list(_running)
     for process in left:
         process.signal(signal.SIGTERM)
     deadline = time.monotonic() + 1.0
@@ -126,3 +124,5 @@ def _end_all() -> None:
 
 
 atexit.register(_end_all)
+# A process that is forked off from this one inherits the set, and not the children.
+os.register_at_fork(after_in_child=_running.clear)

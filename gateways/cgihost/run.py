@@ -119,16 +119,17 @@ class Run:
         """Whether the script's output has ended."""
         return self._stdout < 0
 
-    def read(self) -> bytes:
+    def read(self, until: float = float("inf")) -> bytes:
         """Return what the script has written, once there is something, `b""` at the end.
 
-        Raises Overdue, and whatever wsgi.input raises.
+        With `until`, of the monotonic clock, it is `b""` also when nothing has come by then; `ended`
+        tells which.  Raises Overdue, and whatever wsgi.input raises.
         """
         idle_since = time.monotonic()
         if self._exited:
             self._silence = idle_since + ORPHAN_SECONDS
         while self._stdout >= 0:
-            ready = self._poll.poll(self._patience(idle_since))
+            ready = self._poll.poll(self._patience(idle_since, until))
             data = None
             for descriptor, mask in ready:
                 if descriptor == self._stdout:
@@ -148,13 +149,15 @@ class Run:
             if data is not None:
                 self._close_output()
             elif not ready:
+                if time.monotonic() >= until:
+                    break
                 self._look_after()
         return b""
 
     def finish(self) -> int | None:
         """Return the exit status after the output's end, negative for a signal; None: it runs on."""
         self._close_input()
-        if self._status is None and self.process.wait(LINGER):
+        if self._status is None and (self._exited or self.process.wait(LINGER)):
             self._reap()
         return self._status
 
@@ -232,14 +235,14 @@ class Run:
         poller.register(self._stderr, select.POLLIN)
         return bool(poller.poll(seconds * 1000))
 
-    def _patience(self, idle_since: float) -> float | None:
-        """Return the milliseconds to wait; raise Overdue when a limit has passed."""
+    def _patience(self, idle_since: float, until: float) -> float | None:
+        """Return the milliseconds to wait, until then at most; raise Overdue when a limit has passed."""
         now = time.monotonic()
         if now >= self._deadline:
             raise Overdue(f"it ran for more than {self._settings.time_limit:g} s (time_limit)")
         if now >= idle_since + self._settings.idle_limit:
             raise Overdue(f"it did nothing for {self._settings.idle_limit:g} s (idle_limit)")
-        until = min(self._deadline, idle_since + self._settings.idle_limit, self._silence)
+        until = min(until, self._deadline, idle_since + self._settings.idle_limit, self._silence)
         if self.process.descriptor < 0 and not self._exited:
             until = min(until, now + 0.1)
         return None if until == float("inf") else max(0.0, until - now) * 1000 + 1

@@ -9,6 +9,7 @@ from wsgiref.validate import validator
 import pytest
 
 from gateways.cgihost import CGIApplication, run
+from gateways.cgihost import answer as answers
 from gateways.errors import ApplicationError
 from tests.cgihost.calling import (
     PATIENCE,
@@ -288,9 +289,32 @@ def test_a_script_that_dies_before_its_head_is_502(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_a_script_that_is_killed_in_its_body_cuts_the_answer(tmp_path: Path) -> None:
-    write(tmp_path, "script", f"{SHELL}printf 'Content-Type: a/b\\n\\nhalf'\nkill -9 $$\n")
+    os.mkfifo(tmp_path / "go")
+    head = "printf 'Content-Type: a/b\\n\\nhalf'\n"
+    write(tmp_path, "script", f"{SHELL}{head}cat go >/dev/null\nkill -9 $$\n")
     answer = begin(CGIApplication(tmp_path), "/script")
     assert next(answer.result) == b"half"
+    with (tmp_path / "go").open("w"):
+        pass
     with pytest.raises(ApplicationError, match="signal 9"):
         next(answer.result)
     answer.result.close()
+
+
+@pytest.mark.usefixtures("patient")
+def test_one_that_is_killed_before_anything_was_sent_is_502(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "GATHER_SECONDS", PATIENCE)
+    write(tmp_path, "script", f"{SHELL}printf 'Content-Type: a/b\\n\\nhalf'\nkill -9 $$\n")
+    answer = call(CGIApplication(tmp_path), "/script")
+    assert answer.code == 502
+    assert "signal 9 ended it" in answer.log
+
+
+def test_a_short_answer_is_one_piece_and_its_length_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "GATHER_SECONDS", PATIENCE)
+    write(tmp_path, "script", f"{SHELL}echo Content-Type: a/b\necho\necho one\necho two\n")
+    assert begin(CGIApplication(tmp_path), "/script").result == [b"one\ntwo\n"]

@@ -195,8 +195,11 @@ def test_a_sender_that_vanishes_ends_the_script(tmp_path: Path) -> None:
 
 
 def test_an_answer_may_begin_before_the_body_is_read(tmp_path: Path) -> None:
-    write(tmp_path, "script", f"{SHELL}{HEAD}echo first\nwc -c\n")
+    os.mkfifo(tmp_path / "go")
+    write(tmp_path, "script", f"{SHELL}{HEAD}echo first\ncat go >/dev/null\nwc -c\n")
     answer = begin(CGIApplication(tmp_path), "/script", body=b"x" * 1_000_000)
     assert next(answer.result) == b"first\n"
+    with (tmp_path / "go").open("w"):
+        pass
     assert next(answer.result) == b"1000000\n"
     answer.result.close()

@@ -188,14 +188,18 @@ def test_at_the_limit_the_answer_is_503(tmp_path: Path) -> None:
 
 def test_many_answers_leave_nothing_behind(tmp_path: Path) -> None:
     # CVE-2022-41556 was a leak of places, one for each peer that had half gone.
-    write(tmp_path, "script", f"{SHELL}{HEAD}echo x\n")
+    write(tmp_path, "quick", f"{SHELL}{HEAD}echo x\n")
+    write(tmp_path, "slow", f"{SHELL}{HEAD}echo x\nexec sleep 1000\n")
     app = CGIApplication(tmp_path, max_running=1)
     before = len(os.listdir("/proc/self/fd"))
     for number in range(60):
-        answer = begin(app, "/script")
-        if number % 3:
-            next(answer.result)
-        answer.result.close()
+        if number % 2:
+            assert call(app, "/quick").body == b"x\n"
+        else:
+            answer = begin(app, "/slow")
+            if number % 4:
+                next(answer.result)
+            answer.result.close()
         eventually(lambda: not process._running, "the script is gone")
     eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "all descriptors are closed")
     eventually(

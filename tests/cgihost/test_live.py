@@ -94,9 +94,13 @@ def test_a_visitor_who_leaves_ends_the_script(scripts: Path, socket_path: Path) 
 
 
 def test_an_answer_that_breaks_off_is_seen_to(scripts: Path, socket_path: Path) -> None:
-    write(scripts, "script", f"{SHELL}{HEAD}printf half\nkill -9 $$\n")
+    os.mkfifo(scripts / "go")
+    write(scripts, "script", f"{SHELL}{HEAD}printf half\ncat go >/dev/null\nkill -9 $$\n")
     with live.running(CGIApplication(scripts), socket_path) as server, server.peer() as peer:
         peer.get("/script")
+        peer.read_until(lambda: any(isinstance(e, events.ResponseBody) for e in peer.seen))
+        with (scripts / "go").open("w"):
+            pass
         peer.read_until(lambda: peer.ended(1))
         whole = [e for e in peer.seen if isinstance(e, events.EndOfResponse) and not e.app_status]
         assert whole == []
