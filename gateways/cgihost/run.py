@@ -183,9 +183,13 @@ class Run:
         left = max(0.0, self._deadline - time.monotonic()) if complete else self._settings.grace
         # As many threads as scripts that are given time, which max_running bounds.
         name = f"cgi {self.process.pid}"
-        threading.Thread(
+        thread = threading.Thread(
             target=self._outlast, args=(left, complete), name=name, daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads may be started
+            self._let_go(kill=True)
 
     def _outlast(self, seconds: float, complete: bool) -> None:
         """Wait for a script that is left alone; end it when its time is over."""
