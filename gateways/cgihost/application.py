@@ -143,9 +143,11 @@ class CGIApplication:
             words = starting.command(script, variables.arguments(environ, self.settings))
             release = self._places.release
             log = request.log
-            return Run(
-                connection, words, script.folder, body, self.settings, log, release
-            ), connection
+            # Our own server's; others cannot tell before something is written.
+            peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
+            folder = script.folder
+            run = Run(connection, words, folder, body, self.settings, log, release, peer)
+            return run, connection
         except LocalProtocolError as error:
             body.close()
             raise Refused(400, str(error)) from None

@@ -20,6 +20,7 @@ from gateways.cgihost.body import Body
 from gateways.cgihost.complaints import Complaints
 from gateways.cgihost.process import Process
 from gateways.cgihost.settings import Settings
+from gateways.errors import RequestAborted
 from gateways.events import EndOfRequest, RequestBody
 
 PIECE_SIZE = 65536
@@ -50,7 +51,8 @@ class Run:
     """A script under way, and the codec that made its environment.
 
     `log` takes lines for the log; `over` is called when the process is gone for good, which may be
-    after `close`.  Raises NotStarted, and then `over` is never called.
+    after `close`.  `peer` is a descriptor whose hang-up tells that the visitor has gone, -1 where
+    there is none.  Raises NotStarted, and then `over` is never called.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Run:
         settings: Settings,
         log: Callable[[str], None],
         over: Callable[[], None],
+        peer: int,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._body = body
         self.log = log
         self._over = over
+        self._peer = peer
         self._complaints = Complaints(log)
         self._unsent = memoryview(b"")
         self._exited = self._closed = False
@@ -113,6 +117,8 @@ class Run:
             self._poll.register(self.process.descriptor, select.POLLIN)
         if self._stdin >= 0:
             self._poll.register(self._stdin, select.POLLOUT)
+        if self._peer >= 0:
+            self._poll.register(self._peer, 0)  # a hang-up is told unasked
 
     @property
     def ended(self) -> bool:
@@ -123,7 +129,8 @@ class Run:
         """Return what the script has written, once there is something, `b""` at the end.
 
         With `until`, of the monotonic clock, it is `b""` also when nothing has come by then; `ended`
-        tells which.  Raises Overdue, and whatever wsgi.input raises.
+        tells which.  Raises Overdue, RequestAborted when the visitor has gone, and whatever
+        wsgi.input raises.
         """
         idle_since = time.monotonic()
         if self._exited:
@@ -142,6 +149,8 @@ class Run:
                     idle_since = time.monotonic()
                 elif descriptor == self._stderr:
                     self._hear()
+                elif descriptor == self._peer:
+                    raise RequestAborted("the web server has hung up")
                 else:
                     self._note_exit()
             if data:

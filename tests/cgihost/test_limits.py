@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,21 @@ def test_many_answers_leave_nothing_behind(tmp_path: Path) -> None:
         lambda: not [t for t in threading.enumerate() if t.name.startswith("cgi ")],
         "all threads have ended",
     )
+
+
+def test_many_at_once_are_not_mixed_up(tmp_path: Path) -> None:
+    write(
+        tmp_path, "script", f"{SHELL}{HEAD}echo $QUERY_STRING\necho $QUERY_STRING >&2\nexec cat\n"
+    )
+    app = CGIApplication(tmp_path)
+
+    def ask(number: int) -> bool:
+        body = b"%d" % number * 50_000
+        answer = call(app, f"/script?{number}", body=body)
+        return answer.body == b"%d\n%b" % (number, body) and answer.log.endswith(f": {number}\n")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(64)))
 
 
 # Error output.

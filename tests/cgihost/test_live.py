@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -81,16 +82,40 @@ def test_error_output_reaches_the_web_servers_log(scripts: Path, socket_path: Pa
 
 
 def test_a_visitor_who_leaves_ends_the_script(scripts: Path, socket_path: Path) -> None:
-    os.mkfifo(scripts / "go")
-    with live.running(CGIApplication(scripts), socket_path) as server, server.peer() as peer:
-        peer.get("/wait")
+    loop = "while :; do echo x; sleep 0.01; done\n"
+    write(scripts, "script", f"{SHELL}echo $$ >pid\n{HEAD}{loop}")
+    app = CGIApplication(scripts)
+    # Over TCP it shows with what the script writes; there a hang-up may be half a one.
+    with live.running(app, socket_path, tcp=True) as server, server.peer() as peer:
+        peer.get("/script")
         peer.read_until(lambda: any(isinstance(e, events.ResponseBody) for e in peer.seen))
         peer.close()
         pid = written_pid(scripts / "pid")
-        # It learns of it with the next thing that it writes.
+        eventually(lambda: not is_running(pid), "the script is ended")
+
+
+@pytest.mark.parametrize("when", ["before the head", "after it"])
+def test_a_visitor_who_leaves_a_silent_script_ends_it(
+    scripts: Path, socket_path: Path, when: str
+) -> None:
+    head = "" if when == "before the head" else HEAD + "echo x\n"
+    write(scripts, "script", f"{SHELL}{head}echo $$ >pid\nexec sleep 1000\n")
+    with live.running(CGIApplication(scripts), socket_path) as server, server.peer() as peer:
+        peer.get("/script")
+        pid = written_pid(scripts / "pid")
+        peer.close()
+        eventually(lambda: not is_running(pid), "the script is ended")
+
+
+def test_a_peer_that_only_ends_its_own_half_is_answered(scripts: Path, socket_path: Path) -> None:
+    write(scripts, "script", f"{SHELL}{HEAD}cat go\necho whole\n")
+    os.mkfifo(scripts / "go")
+    with live.running(CGIApplication(scripts), socket_path) as server, server.peer() as peer:
+        peer.get("/script")
+        peer.sock.shutdown(socket.SHUT_WR)
         with (scripts / "go").open("w"):
             pass
-        eventually(lambda: not is_running(pid), "the script is ended")
+        assert peer.answer() == b"whole\n"
 
 
 def test_an_answer_that_breaks_off_is_seen_to(scripts: Path, socket_path: Path) -> None:
