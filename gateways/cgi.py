@@ -6,8 +6,8 @@ is the web server's end: it makes a child's environment and standard input, and 
 output.  Both keep the contract of interface.py, as FastCGI and SCGI do.
 
 The body and the answer are document.py's; what the variables mean is left to environ.py.  Reading
-the real environment and the real files is left to the edges.  NPH scripts (§5) and the command
-line of an indexed query (§4.4) are not implemented.
+the real environment and the real files is left to the edges, and so are NPH scripts (§5) and the
+command line of an indexed query (§4.4), which cgihost has.
 
 Every CGI request pays for this import, so it imports only what costs nothing.
 """

@@ -344,6 +344,11 @@ class DocumentClient(_Connection):
                 raise
         return events
 
+    @property
+    def status_given(self) -> bool:
+        """Whether the answer's head names a status itself, which a local redirect does not (§6.2.2)."""
+        return self._head.status_given
+
     def _send_request(self, request: Request) -> None:
         raise NotImplementedError
 

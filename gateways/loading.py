@@ -2,6 +2,7 @@
 
     package.module:attribute      package.module:factory()
     path/app.py    path/app.wsgi    path/app.fcgi    each with an optional :attribute
+    cgi:PATH    cgi:PATH?setting=value    a CGI script, or a folder of them
 
 A text with a slash in it is always a file; so is one that ends in .py, .wsgi or .fcgi, but for
 `mysite.wsgi:application`, which is Django's module when no such file is there.  Without an
@@ -52,6 +53,8 @@ def load(text: str) -> Callable[..., Any]:
     Raises ConfigurationError where there is no such thing or it is no WSGI application, and
     ApplicationImportError where importing it raised.
     """
+    if text.startswith("cgi:"):
+        return _load_cgi(text)
     _refuse_other_kinds(text)
     target, attribute = _split(text)
     if _is_file(target, attribute):
@@ -63,6 +66,12 @@ def load(text: str) -> Callable[..., Any]:
     if call:
         found = _call_factory(found, target, name)
     return _check_callable(found, f"{target}:{name}", "()" if call else "")
+
+
+def _load_cgi(text: str) -> Callable[..., Any]:
+    from gateways.cgihost import load as load_scripts
+
+    return load_scripts(text.removeprefix("cgi:"))
 
 
 def import_name(application: object) -> str:
@@ -80,10 +89,10 @@ def _refuse_other_kinds(text: str) -> None:
     if not text:
         raise ConfigurationError('no application is named; write for example "app.py:application"')
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in ("cgi", "pycgi"):
+    if colon and scheme == "pycgi":
         raise ConfigurationError(
-            f'"{text}" is a CGI script, and serving those comes in a later release;'
-            f" until then name a WSGI application"
+            f'"{text}" is a Python CGI script, and keeping those warm comes in a later release;'
+            f' until then write "cgi:{rest}"'
         )
     protocol, plus, kind = scheme.partition("+")
     if protocol in _ADDRESS_SCHEMES and (

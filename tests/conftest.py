@@ -18,6 +18,7 @@ pytest.register_assert_rewrite(
     "tests.http_client",
     "tests.twins",
     "tests.bounds",
+    "tests.cgihost.calling",
     "tests.server.live",
 )
 

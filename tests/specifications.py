@@ -38,6 +38,11 @@ def _tests_in(path: str) -> Callable[..., tuple[str, ...]]:
 
 _captures = _tests_in("tests/test_captures.py")
 _cgi = _tests_in("tests/unit/test_cgi.py")
+_cgihost_answers = _tests_in("tests/cgihost/test_answers.py")
+_cgihost_bodies = _tests_in("tests/cgihost/test_bodies.py")
+_cgihost_environment = _tests_in("tests/cgihost/test_environment.py")
+_cgihost_limits = _tests_in("tests/cgihost/test_limits.py")
+_cgihost_paths = _tests_in("tests/cgihost/test_paths.py")
 _clauses = _tests_in("tests/test_clauses.py")
 _cli = _tests_in("tests/test_cli.py")
 _client = _tests_in("tests/test_client.py")
@@ -960,8 +965,10 @@ RFC3875 = [
             "test_a_body_without_a_content_length_is_refused",
             "test_a_request_without_a_body_is_complete_with_its_variables",
         )
-        + _client("test_a_body_of_unknown_length_arrives_over_scgi_with_its_length"),
-        reason="0 is sent, too, where there is no body, as all servers do",
+        + _client("test_a_body_of_unknown_length_arrives_over_scgi_with_its_length")
+        + _cgihost_environment("test_content_length_is_absent_without_a_body")
+        + _cgihost_bodies("test_a_body_of_unknown_length_gets_one"),
+        reason="our clients send 0, too, where there is no body, as all servers do",
     ),
     Clause(
         "4.1.2",
@@ -1009,7 +1016,10 @@ RFC3875 = [
         "4.1.6",
         "SHOULD",
         "PATH_TRANSLATED is set along with PATH_INFO, and only then.",
-        reason="the web server's duty: neither end of ours knows a document root",
+        _cgihost_environment(
+            "test_paths_are_told_apart_at_the_script",
+            "test_path_translated_is_made_with_the_document_root",
+        ),
     ),
     Clause(
         "4.1.7",
@@ -1126,8 +1136,14 @@ RFC3875 = [
         "The server leaves out headers that authenticate, or that other variables tell.",
         _environ("test_repeated_headers_and_hostile_ones_are_settled")
         + _cgi("test_the_proxy_header_never_reaches_the_environment")
-        + _suite("Authorization-arrives", "the-body-s-type-and-length-have-one-name-each"),
-        reason="Authorization passes: applications authenticate themselves, and web servers decide",
+        + _suite("Authorization-arrives", "the-body-s-type-and-length-have-one-name-each")
+        + _cgihost_environment(
+            "test_httpoxy",
+            "test_authorization_is_withheld_unless_asked_for",
+            "test_a_header_cannot_make_a_variable_that_is_trusted",
+        ),
+        reason="Authorization passes to WSGI applications: they authenticate themselves, and web"
+        " servers decide",
     ),
     Clause(
         "4.1.18",
@@ -1217,7 +1233,8 @@ RFC3875 = [
         "4.3.3",
         "MUST",
         "The server discards a body that a script provides for HEAD.",
-        _suite("an-answer-to-HEAD-has-a-head-and-no-body"),
+        _suite("an-answer-to-HEAD-has-a-head-and-no-body")
+        + _cgihost_answers("test_a_script_whose_body_nobody_wants_runs_to_its_end"),
         reason="as a server we are a proxy in front of wsgi.run, which discards it; the client by"
         " itself hands over what came",
     ),
@@ -1231,20 +1248,33 @@ RFC3875 = [
         "4.4",
         "SHOULD",
         "The server parses an indexed query into the command line.",
-        reason="not claimed, the README says so; CVE-2024-4577 is what became of it",
+        _cgihost_environment(
+            "test_the_words_of_an_indexed_query",
+            "test_an_indexed_query_is_not_the_default_nor_for_POST",
+        ),
+        reason="only where it is asked for, and with no word that begins with '-': CVE-2012-1823 and"
+        " CVE-2024-4577 are what became of it",
     ),
     Clause(
         "4.4",
         "SHOULD",
         "The script does not use the command line where the query has an unencoded `=`.",
-        _cli("test_cgi_ignores_what_a_visitor_can_write_behind_the_application"),
-        reason="it is never used, whatever the query",
+        _cli("test_cgi_ignores_what_a_visitor_can_write_behind_the_application")
+        + _cgihost_environment("test_the_words_of_an_indexed_query"),
+        reason="our own script's end never uses it, whatever the query",
     ),
     Clause(
         "5",
         "MAY",
         "The server may support scripts that write the whole HTTP response (NPH).",
-        reason="not claimed, the README says so; nothing of 5.1 and 5.2 applies",
+        _cgihost_answers(
+            "test_an_nph_script_answers_in_http",
+            "test_an_nph_script_is_asked_in_http_1_0",
+            "test_a_location_of_an_nph_script_is_the_visitors",
+            "test_an_nph_script_that_gives_no_whole_answer_is_502",
+        ),
+        reason="its head is read and written anew, without what concerns the connection: 5.2 would"
+        " have it untouched, which no web server lets a backend do",
     ),
     Clause(
         "6.1",
@@ -1278,7 +1308,8 @@ RFC3875 = [
         "6.1",
         "MAY",
         "The server may end a script that sends nothing for too long.",
-        _client("test_a_peer_that_does_not_answer_times_out"),
+        _client("test_a_peer_that_does_not_answer_times_out")
+        + _cgihost_limits("test_a_silent_script_is_504_and_ended"),
     ),
     Clause(
         "6.2",
@@ -1318,9 +1349,14 @@ RFC3875 = [
         "MUST",
         "A local redirect has a Location alone; the server answers as if that had been asked for.",
         _response("test_a_local_redirect_is_told_from_a_client_redirect")
-        + _suite("a-redirect-reaches-the-client"),
-        reason="not claimed: our scripts always send a Status, so theirs are redirects of the client;"
-        " as a server we tell one from the other and follow none",
+        + _suite("a-redirect-reaches-the-client")
+        + _cgihost_answers(
+            "test_a_local_redirect_runs_the_other_script",
+            "test_what_is_no_local_redirect_of_ours_goes_to_the_visitor",
+            "test_a_circle_of_local_redirects_ends",
+        ),
+        reason="our scripts always send a Status, so theirs are redirects of the client; what leads"
+        " out of our own scripts the visitor asks for",
     ),
     Clause(
         "6.2.3",
@@ -1342,8 +1378,10 @@ RFC3875 = [
         _response(
             "test_a_head_is_the_status_the_headers_and_an_empty_line",
             "test_a_head_may_have_no_headers",
-        ),
-        reason="our scripts always send Status; as a server we take a response without any for a 200",
+        )
+        + _cgihost_answers("test_garbage_is_502_and_the_log_says_why"),
+        reason="our scripts always send Status; our client by itself takes a response without any"
+        " for a 200",
     ),
     Clause(
         "6.3",
@@ -1502,13 +1540,15 @@ RFC3875 = [
         "7.2",
         "MUST",
         "The words of the command line are escaped.",
-        reason="not claimed, see 4.4",
+        _cgihost_environment("test_the_words_of_an_indexed_query"),
+        reason="they are words of an array, and no shell reads them on the way; a script gets them"
+        " as they are",
     ),
     Clause(
         "7.2",
         "SHOULD",
         "The working directory is the script's.",
-        reason="the web server's duty: running scripts is not claimed yet",
+        _cgihost_environment("test_the_working_directory_is_the_scripts_folder"),
     ),
     Clause(
         "7.2",
@@ -1535,16 +1575,18 @@ RFC3875 = [
         "SHOULD",
         "The server documents its restrictions on paths, and its limits.",
         _cli("test_every_option_of_the_table_is_on_the_command_line_and_in_its_section")
-        + _environ("test_dots_in_the_raw_target_do_not_lead_out_of_the_mount"),
-        reason="the web server's duty for paths; our limits are options, each with its page",
+        + _environ("test_dots_in_the_raw_target_do_not_lead_out_of_the_mount")
+        + _cgihost_paths("test_what_is_not_there_is_404", "test_an_encoded_slash_names_no_script"),
+        reason="the web server's duty for paths, but for those of scripts; our limits are options, each with its page",
     ),
     Clause(
         "8.2",
         "SHOULD",
         "Void and dotted segments of a path are handled with care.",
         _suite("a-double-slash-in-a-path")
-        + _cve("test_cve_2019_11043_an_odd_path_arrives_as_it_was_sent"),
-        reason="the application's duty: no path becomes a file's name here",
+        + _cve("test_cve_2019_11043_an_odd_path_arrives_as_it_was_sent")
+        + _cgihost_paths("test_what_is_not_there_is_404", "test_path_info_may_be_anything_else"),
+        reason="only where scripts are run does a path become a file's name",
     ),
     Clause(
         "8.2",
@@ -1557,7 +1599,8 @@ RFC3875 = [
         "9.2",
         "SHOULD",
         "Headers with secrets are not passed on unless asked for.",
-        reason="the web server's duty: what it sends, it was configured to send",
+        _cgihost_environment("test_authorization_is_withheld_unless_asked_for"),
+        reason="for WSGI applications the web server's duty: what it sends, it was configured to send",
     ),
     Clause(
         "9.5",

@@ -55,18 +55,14 @@ from tests.peers.wire import (
 )
 
 LATER = {
-    "CVE-2016-5385 (httpoxy) in the environment of a child": "waits for the CGI host",
     "CVE-2020-11984, CVE-2021-36160": "mod_proxy_uwsgi: waits for the uwsgi protocol",
     "CVE-2022-26377, CVE-2022-36760, CVE-2026-28780, CVE-2026-34032": "waits for AJP13",
     "CVE-2020-1938 (Ghostcat)": "waits for AJP13; that nothing listens on all interfaces is tested here",
     "CVE-2022-1319": "waits for AJP13",
-    "CVE-2018-7490": "traversal in a folder of scripts: waits for the CGI host",
-    "CVE-2014-4650, CVE-2011-1015": "waits for the CGI host",
     "CVE-2023-27522 for the HTTP status line": "the uwsgi protocol's; the CGI head is tested here",
     "CVE-2024-1135, CVE-2024-6827": "waits for the HTTP bridge",
-    "no id, CGI host: SCRIPT_FILENAME named by the client": "waits for the CGI host",
 }
-"""Entries that no test here covers, and what they wait for."""
+"""Entries that no test covers, here or in tests/cgihost, and what they wait for."""
 
 MEGABYTE = 1024  # in the unit of resident_kilobytes
 

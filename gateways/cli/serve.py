@@ -97,7 +97,8 @@ command = _Serve(
     help="""Serve a WSGI application until stopped.
 
     APP is package.module:attribute, a factory such as package.module:create_app(), or a file:
-    app.py, app.wsgi, app.fcgi, each with an optional :attribute (application, then app).
+    app.py, app.wsgi, app.fcgi, each with an optional :attribute (application, then app), or
+    cgi:PATH, a CGI script or a folder of them.
 
     Every option may also stand in the environment: --graceful-timeout as
     GATEWAYS_GRACEFUL_TIMEOUT.  A list holds spaces between its values there.

@@ -295,6 +295,15 @@ class ErrorStream:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
+    @property
+    def peer_descriptor(self) -> int:
+        """The connection's descriptor, for an application that waits for something else.
+
+        A poll that finds POLLHUP or POLLERR there tells that the web server has gone, and the
+        visitor with it.  An end of file alone does not: some peers close their half early.
+        """
+        return self._exchange.connection.descriptor
+
     def write(self, text: str) -> int:
         """Write `text`; whole lines go out at once, the rest with the next line's end or a flush."""
         *lines, self.partial = (self.partial + text).split("\n")

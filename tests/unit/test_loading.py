@@ -277,7 +277,7 @@ def test_a_class_whose_instances_answer_is_an_application(folder: Path) -> None:
         ("shop:asgi_partial", "is an ASGI application, which is not supported yet"),
         ("empty.py", '"empty.py:NAME"'),
         ("named.py", 'it has serve_it: write "named.py:serve_it"'),
-        ("cgi:printenv.cgi", "later release"),
+        ("cgi:printenv.cgi", "there is no script"),
         ("pycgi:form.py", "later release"),
         ("fcgi://127.0.0.1:9000", "later release"),
         ("scgi+unix:/run/app.sock", "later release"),

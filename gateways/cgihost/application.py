@@ -1,0 +1,219 @@
+"""A WSGI application that runs CGI scripts."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
+
+from gateways.cgi import ClientConnection
+from gateways.cgihost import starting, variables
+from gateways.cgihost.answer import Answer, Broken
+from gateways.cgihost.body import Body
+from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
+from gateways.cgihost.run import NotStarted, Overdue, Run
+from gateways.cgihost.settings import Settings
+from gateways.errors import LocalProtocolError
+from gateways.events import Request
+from gateways.server.log import printable
+from gateways.server.spool import Spool
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+MAX_REDIRECTS = 10
+"""Local redirects that one request may take; more are a circle."""
+
+SPOOL_SIZE = 1024 * 1024 * 1024
+"""Bytes of bodies whose length nobody announced, in temporary files at the same time."""
+
+
+class CGIApplication:
+    """Runs the script at `path`, or the scripts of the folder there; `settings` are those of Settings.
+
+    Below a folder the request's path names the script.  One script alone answers every path.
+    What goes wrong is one line on wsgi.errors, which begins with the reference that the visitor is
+    shown; the script's own error output goes there too, line by line.
+
+    Raises ConfigurationError where there is no such script or folder, and for a bad setting.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self._scripts = Scripts(os.fspath(path), self.settings)
+        root = self._scripts.root
+        self._root = root if self._scripts.is_folder else os.path.dirname(root)
+        self._spool = Spool(SPOOL_SIZE)
+        self._places = threading.BoundedSemaphore(self.settings.max_running)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = _Request(environ)
+        try:
+            answer, body = self._answer(request, environ)
+        except Refused as refusal:
+            return request.refuse(refusal, start_response)
+        start_response(answer.status, answer.headers)
+        return answer if body is None else body
+
+    def _answer(
+        self, request: _Request, environ: WSGIEnvironment
+    ) -> tuple[Answer, list[bytes] | None]:
+        """Return the answer, and its body where it is complete already."""
+        script = self._find(environ)
+        for _ in range(MAX_REDIRECTS + 1):
+            request.script = script
+            run, answer = self._run(request, script, environ)
+            with _ended_by_faults(run):
+                answer.read_head()
+                target = answer.local_redirect
+                found = self._redirected(environ, target) if target else None
+                if found is None:
+                    return answer, answer.gather()
+                answer.discard()
+                answer.close()
+            script, environ = found
+        raise Refused(500, f"more than {MAX_REDIRECTS} local redirects, the last one to {target}")
+
+    def _find(self, environ: WSGIEnvironment) -> Script:
+        path = _bytes(environ.get("PATH_INFO", ""))
+        script = self._scripts.find(path)
+        mount = _bytes(environ.get("SCRIPT_NAME", ""))
+        check_encoding(_bytes(environ.get("REQUEST_URI", "")), mount + script.name)
+        return script
+
+    def _redirected(
+        self, environ: WSGIEnvironment, target: str
+    ) -> tuple[Script, WSGIEnvironment] | None:
+        """Return the script for a local redirect and its environ; None where it leads out of here.
+
+        What is not ours to answer, a page of the web server's for example, the visitor asks for.
+        """
+        path, _, query = target.partition("?")
+        decoded = unquote_to_bytes(_bytes(path)).decode("latin-1")
+        mount = environ.get("SCRIPT_NAME", "")
+        below = decoded[len(mount) :]
+        if not decoded.startswith(mount) or below[:1] not in ("", "/"):
+            return None
+        following = {
+            name: value
+            for name, value in environ.items()
+            if name not in ("CONTENT_LENGTH", "CONTENT_TYPE", "wsgi.input_terminated")
+        }
+        following.update(
+            REQUEST_METHOD="GET",
+            PATH_INFO=below,
+            QUERY_STRING=query,
+            REQUEST_URI=target,
+            REDIRECT_STATUS="200",
+            REDIRECT_URL=mount + environ.get("PATH_INFO", ""),
+            REDIRECT_QUERY_STRING=environ.get("QUERY_STRING", ""),
+        )
+        try:
+            return self._find(following), following
+        except Refused:
+            return None
+
+    def _run(
+        self, request: _Request, script: Script, environ: WSGIEnvironment
+    ) -> tuple[Run, Answer]:
+        """Start a script; raise Refused where that fails."""
+        if not self._places.acquire(blocking=False):
+            raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
+        try:
+            run, connection = self._start(request, script, environ)
+        except BaseException:
+            self._places.release()
+            raise
+        head_only = environ.get("REQUEST_METHOD") == "HEAD"
+        return run, Answer(run, connection, nph=script.is_nph, head_only=head_only)
+
+    def _start(
+        self, request: _Request, script: Script, environ: WSGIEnvironment
+    ) -> tuple[Run, ClientConnection]:
+        body = Body(environ, self._spool)
+        try:
+            found = variables.environment(environ, script, self.settings, self._root, body.length)
+            connection = ClientConnection()
+            connection.send(Request(0, found))
+            words = starting.command(script, variables.arguments(environ, self.settings))
+            release = self._places.release
+            log = request.log
+            # Our own server's; others cannot tell before something is written.
+            peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
+            folder = script.folder
+            run = Run(connection, words, folder, body, self.settings, log, release, peer)
+            return run, connection
+        except LocalProtocolError as error:
+            body.close()
+            raise Refused(400, str(error)) from None
+        except NotStarted as error:
+            body.close()
+            raise starting.failure(error.cause, script) from None
+        except BaseException:
+            body.close()
+            raise
+
+
+@contextmanager
+def _ended_by_faults(run: Run) -> Iterator[None]:
+    """End the script when the block raises; make its faults Refused."""
+    try:
+        yield
+    except Broken as error:
+        run.close(complete=False)
+        raise Refused(502, str(error)) from None
+    except Overdue as error:
+        run.close(complete=False)
+        raise Refused(504, str(error)) from None
+    except BaseException:
+        run.close(complete=False)
+        raise
+
+
+class _Request:
+    """Who asked, for the log: each line begins with the reference and the script's name."""
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self.script: Script | None = None
+        self._errors = environ["wsgi.errors"]
+        self._path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+
+    @cached_property
+    def reference(self) -> str:
+        """What a visitor can be shown; most requests need none."""
+        return os.urandom(4).hex()
+
+    def log(self, text: str) -> None:
+        """Write a line to wsgi.errors."""
+        if self.script is None:
+            name = printable(self._path[:200])
+        else:
+            name = printable(os.fsdecode(os.path.basename(self.script.file)))
+        self._errors.write(f"cgi {self.reference} {name}: {text}\n")
+        self._errors.flush()
+
+    def refuse(self, refusal: Refused, start_response: StartResponse) -> list[bytes]:
+        """Answer in place of a script; the visitor learns the reference and not the reason."""
+        status = HTTPStatus(refusal.status)
+        self.log(f"{printable(str(refusal))} ({refusal.status} sent)")
+        body = f"{refusal.status} {status.phrase}\n\nReference: {self.reference}\n".encode()
+        headers = [
+            ("Content-Type", "text/plain; charset=utf-8"),
+            ("Content-Length", str(len(body))),
+        ]
+        if refusal.status == 503:
+            headers.append(("Retry-After", "1"))
+        start_response(f"{refusal.status} {status.phrase}", headers)
+        return [body]
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise Refused(400, "the path is not latin-1, as PEP 3333 has it") from None
