@@ -43,8 +43,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loading": {"errors"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
+    "doctor": BELOW_THE_EDGES | {"client"},
     "testing": BELOW_THE_EDGES | {"server", "client"},
-    "cli": BELOW_THE_EDGES | {"server", "client", "__init__"},
+    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "server"},
 }
@@ -53,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 FRONT_DOORS = {("fastcgi", "serve"), ("scgi", "serve"), ("cgi", "run")}
 """The only functions below the edges that may import the server: people look for them there."""
 
-EDGES = {"server", "client", "testing", "cli", "__main__"}
+EDGES = {"server", "client", "doctor", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 
