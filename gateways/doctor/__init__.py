@@ -8,7 +8,7 @@ Nothing is changed unless `fix` is asked for, and no script is executed unless `
 
 from __future__ import annotations
 
-from gateways.doctor.examine import examine
 from gateways.doctor.findings import Finding, Report, Wishes
+from gateways.doctor.kinds import examine
 
 __all__ = ["Finding", "Report", "Wishes", "examine"]

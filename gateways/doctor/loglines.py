@@ -102,10 +102,10 @@ TABLE = (
         r"(?:recv|writev|sendfile|readv)\(\) failed \((?:104|32): ", _GONE + ", while there was still something to read", _GONE_MEND,
         _N + "recv() failed (104: Connection reset by peer)" + _NTAIL),
     LogLine("nginx-timeout", NGINX, "upstream timed out (110: Connection timed out)",
-        r"upstream timed out \(110: ", _SLOW, _SLOW_MEND,
+        r"upstream timed out", _SLOW, _SLOW_MEND,
         _N + "upstream timed out (110: Connection timed out)" + _NTAIL),
     LogLine("nginx-php", NGINX, "FastCGI sent in stderr: \"Primary script unknown\"",
-        r"Primary script unknown.* upstream", _PHP, _PHP_MEND,
+        r"(?<!AH01071: Got error ')Primary script unknown|^File not found\.$", _PHP, _PHP_MEND,
         _N + 'FastCGI sent in stderr: "Primary script unknown"' + _NTAIL),
     LogLine("nginx-fcgiwrap", NGINX, "FastCGI sent in stderr: \"Cannot get script name\"",
         r"Cannot get script name", "fcgiwrap runs the file that SCRIPT_FILENAME names, and there is none, or it is not executable", "nginx: `fastcgi_param SCRIPT_FILENAME /srv/cgi-bin$fastcgi_script_name;` and `gateways doctor SCRIPT`",
@@ -127,13 +127,13 @@ TABLE = (
         _N + 'open() "/var/www/html/app" failed (2: No such file or directory), client: 192.0.2.7, server: example.org, request: "GET /app HTTP/1.1", host: "example.org"'),
     # Apache
     LogLine("apache-exec-permission", APACHE, "(13)Permission denied: exec of '…' failed",
-        r"\(13\)Permission denied: exec of '(?P<script>[^']+)' failed", "the script is not executable, or a folder above it or its interpreter is closed to the web server's user", "`chmod +x SCRIPT`; `gateways doctor SCRIPT` checks the whole path",
+        r"Permission denied: exec of(?: '(?P<script>[^']+)')?", "the script is not executable, or a folder above it or its interpreter is closed to the web server's user", "`chmod +x SCRIPT`; `gateways doctor SCRIPT` checks the whole path",
         _A + "AH01215: stderr from /srv/cgi-bin/hello.cgi: (13)Permission denied: exec of '/srv/cgi-bin/hello.cgi' failed"),
     LogLine("apache-exec-format", APACHE, "(8)Exec format error: exec of '…' failed",
-        r"\(8\)Exec format error: exec of '(?P<script>[^']+)' failed", "#! is not the very first thing in the script: no such line, or a byte order mark before it", "`gateways doctor --fix SCRIPT`",
+        r"Exec format error: exec of(?: '(?P<script>[^']+)')?", "#! is not the very first thing in the script: no such line, or a byte order mark before it", "`gateways doctor --fix SCRIPT`",
         _A + "AH01215: stderr from /srv/cgi-bin/hello.cgi: (8)Exec format error: exec of '/srv/cgi-bin/hello.cgi' failed"),
     LogLine("apache-exec-missing", APACHE, "(2)No such file or directory: exec of '…' failed",
-        r"\(2\)No such file or directory: exec of '(?P<script>[^']+)' failed", _NO_FILE + "; Linux says it of the script, which is there", "`gateways doctor --fix SCRIPT`",
+        r"No such file or directory: exec of(?: '(?P<script>[^']+)')?", _NO_FILE + "; Linux says it of the script, which is there", "`gateways doctor --fix SCRIPT`",
         _A + "AH01215: stderr from /srv/cgi-bin/hello.cgi: (2)No such file or directory: exec of '/srv/cgi-bin/hello.cgi' failed"),
     LogLine("apache-env", APACHE, "/usr/bin/env: '…': No such file or directory",
         r"(?:stderr from (?P<script>/[^:]+): )?(?:/usr/bin/)?env: .{1,60}: (?:No such file or directory|Permission denied)", "env finds no such program on the web server's PATH; where it ends in \\r the script has CR LF line ends", "name the interpreter with its whole path in the #! line",
@@ -151,13 +151,13 @@ TABLE = (
         r"suexec policy violation", "suexec runs only what its owner alone can write to, in a folder of the same owner, below its document root; its own log says which rule was broken", "`tail /var/log/apache2/suexec.log`; `chmod go-w SCRIPT FOLDER`, `chown` to the user of SuexecUserGroup",
         "[Mon Feb 02 21:27:31 2009] [error] [client 192.0.2.7] suexec policy violation: see suexec log for more details"),
     LogLine("apache-premature", APACHE, "Premature end of script headers",
-        r"Premature end of script headers: ?(?P<name>\S*)", _NOTHING, _NOTHING_MEND,
+        r"Premature end of script headers(?:: (?P<name>\S+))?", _NOTHING, _NOTHING_MEND,
         _A + "Premature end of script headers: hello.cgi"),
     LogLine("apache-no-output", APACHE, "End of script output before headers",
-        r"End of script output before headers: ?(?P<name>\S*)", _NOTHING, _NOTHING_MEND,
+        r"End of script output before headers(?:: (?P<name>\S+))?", _NOTHING, _NOTHING_MEND,
         _A + "End of script output before headers: hello.cgi"),
     LogLine("apache-malformed", APACHE, "malformed header from script '…': Bad header: …",
-        r"malformed header from script '(?P<name>[^']*)'", "the script wrote something else before its headers, or forgot the empty line behind them; what it wrote is quoted", "headers first, then print(); what is for the log goes to sys.stderr; `gateways doctor --run SCRIPT`",
+        r"malformed header from script(?: '(?P<name>[^']*)')?", "the script wrote something else before its headers, or forgot the empty line behind them; what it wrote is quoted", "headers first, then print(); what is for the log goes to sys.stderr; `gateways doctor --run SCRIPT`",
         _A + "malformed header from script 'hello.cgi': Bad header: <html> hello"),
     LogLine("apache-script-timeout", APACHE, "Timeout waiting for output from CGI script …",
         r"(?:Timeout waiting for output from CGI script (?P<script>/\S+)|Script timed out before returning headers)", "the script wrote nothing for `Timeout` seconds", "let it read no more than CONTENT_LENGTH bytes; `CGIScriptTimeout 120` only lengthens the wait",
@@ -202,10 +202,10 @@ TABLE = (
         r"AH01102: error reading status line from remote server (?P<http>[\w.:\[\]-]+)", "what was asked in HTTP did not answer in it, or closed a kept connection", "`fcgi://` or `scgi://` in ProxyPass where those are spoken; `gateways doctor ADDRESS` tells",
         "[Sat Nov 21 19:13:20.246118 2026] [proxy_http:error] [pid 81:tid 81] (70014)End of file found: [client 192.0.2.7:44956] AH01102: error reading status line from remote server 127.0.0.1:9000"),
     LogLine("fcgid-timeout", APACHE, "mod_fcgid: read data timeout in … seconds",
-        r"mod_fcgid: read data timeout in", "the program did not answer within FcgidIOTimeout, 40 s", "`FcgidIOTimeout 120`; or it is no FastCGI program and waits at its standard input",
+        r"mod_fcgid: read data timeout", "the program did not answer within FcgidIOTimeout, 40 s", "`FcgidIOTimeout 120`; or it is no FastCGI program and waits at its standard input",
         _AF + "mod_fcgid: read data timeout in 40 seconds"),
     LogLine("fcgid-slot", APACHE, "mod_fcgid: can't apply process slot for …",
-        r"mod_fcgid: can't apply process slot for (?P<script>/\S+)?", "all processes are busy and no more may be started, or each that was started ended at once", "`gateways doctor SCRIPT`; `FcgidMaxProcessesPerClass`; nothing may be printed to standard output",
+        r"mod_fcgid: can't apply process slot(?: for (?P<script>/\S+))?", "all processes are busy and no more may be started, or each that was started ended at once", "`gateways doctor SCRIPT`; `FcgidMaxProcessesPerClass`; nothing may be printed to standard output",
         _AF + "mod_fcgid: can't apply process slot for /srv/www/app.fcgi"),
     LogLine("fcgid-body", APACHE, "mod_fcgid: HTTP request length … exceeds MaxRequestLen",
         r"mod_fcgid: HTTP request length .* exceeds MaxRequestLen", "an upload is longer than mod_fcgid allows, 128 KiB unless told otherwise", "`FcgidMaxRequestLen 52428800`",
@@ -218,7 +218,7 @@ TABLE = (
         r"establishing connection failed|\(mod_(?:fastcgi|scgi)\.c\.\d+\) connect failed", _REFUSED + ", or the socket is closed to its user", _REFUSED_MEND,
         _L + "(gw_backend.c.290) establishing connection failed: socket: unix:/run/app.sock: Connection refused"),
     LogLine("lighttpd-eof", LIGHTTPD, "unexpected end-of-file (perhaps the fastcgi process died)",
-        r"unexpected end-of-file \(perhaps the \w+ process died\)|connection was dropped after accept\(\) \(perhaps", _GONE, _GONE_MEND,
+        r"unexpected end-of-file|connection was dropped after accept\(\) \(perhaps", _GONE, _GONE_MEND,
         _L + "(mod_fastcgi.c.2540) unexpected end-of-file (perhaps the fastcgi process died): pid: 19465 socket: unix:/run/app.sock"),
     LogLine("lighttpd-no-response", LIGHTTPD, "response not received, request sent: … on socket: …",
         r"response not received, (?:but )?request (?:not )?sent", _GONE, _GONE_MEND,
@@ -324,7 +324,8 @@ def examine(text: str, wishes: Wishes, report: Report, one: bool) -> None:
         known += 1
         kind, match = found
         named = named_in(line, kind, match)
-        about = next((str(each) for each in named if each), "") or kind.server
+        about = next((str(each) for each in named if each), "")
+        about = about or match.groupdict().get("name") or kind.server
         report.add(
             Finding(
                 kind.code,

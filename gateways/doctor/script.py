@@ -98,7 +98,9 @@ def _check_program(path: str, data: bytes, report: Report) -> shebang.Shebang:
     """Find what keeps the kernel, the web server or suexec from starting it."""
     mode = os.stat(path).st_mode
     is_binary = data.startswith(b"\x7fELF")
+    bits = access.EXECUTE if is_binary else access.READ | access.EXECUTE
     if not mode & 0o111:
+        bits &= ~access.EXECUTE
         report.add(
             Finding(
                 "not-executable",
@@ -110,15 +112,13 @@ def _check_program(path: str, data: bytes, report: Report) -> shebang.Shebang:
                 mend=lambda: mending.make_executable(path),
             )
         )
-    else:
-        bits = access.EXECUTE if is_binary else access.READ | access.EXECUTE
-        paths.check_access(
-            path,
-            bits,
-            report,
-            "unreadable",
-            "the interpreter runs as that user: it has to read the script, and Linux to execute it",
-        )
+    paths.check_access(
+        path,
+        bits,
+        report,
+        "unreadable",
+        "the interpreter runs as that user: it has to read the script, and Linux to execute it",
+    )
     _check_writable(path, report)
     if not data:
         report.add(

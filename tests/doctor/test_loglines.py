@@ -38,6 +38,44 @@ def test_recorded_lines_are_known_for_what_they_are(code: str, line: str) -> Non
     assert (found[0].code if found else "unknown") == code
 
 
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("Premature end of script headers", "apache-premature"),
+        ("malformed header from script", "apache-malformed"),
+        ("End of script output before headers", "apache-no-output"),
+        ("upstream sent unexpected FastCGI record", "nginx-unexpected-record"),
+        (
+            "upstream prematurely closed connection while reading response header from upstream",
+            "nginx-closed",
+        ),
+        ("connect() to unix:/run/app.sock failed (13: Permission denied)", "nginx-permission"),
+        ("connect() to unix:/a failed (2: No such file or directory)", "nginx-no-socket"),
+        ("connect() failed (111: Connection refused)", "nginx-refused"),
+        ("connect() to unix:/a failed (11: Resource temporarily unavailable)", "nginx-backlog"),
+        ("upstream timed out (110", "nginx-timeout"),
+        ("Primary script unknown", "nginx-php"),
+        ("File not found.", "nginx-php"),
+        ("upstream sent too big header", "nginx-big-header"),
+        ("client intended to send too large body", "nginx-big-body"),
+        ("Exec format error: exec of", "apache-exec-format"),
+        ("(13)Permission denied: exec of", "apache-exec-permission"),
+        ("suexec policy violation", "apache-suexec"),
+        ("mod_fcgid: read data timeout", "fcgid-timeout"),
+        ("mod_fcgid: can't apply process slot", "fcgid-slot"),
+        ("AH01075", "apache-AH01075"),
+        ("AH01079", "apache-AH01079"),
+        ("unexpected end-of-file", "lighttpd-eof"),
+        ("all handlers for ... are down", "lighttpd-down"),
+        ("backend is overloaded", "lighttpd-overloaded"),
+    ],
+)
+def test_the_words_that_people_search_for_are_enough(words: str, code: str) -> None:
+    found = loglines.find(words)
+    assert found is not None
+    assert found[0].code == code
+
+
 def test_the_codes_are_all_different() -> None:
     assert len({kind.code for kind in TABLE}) == len(TABLE)
 
@@ -223,14 +261,16 @@ def test_a_log_on_standard_input(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     path = folder / "app.sock"
     lines = [connecting(path, "2: No such file or directory")] * 3
     lines += ["something else", "End of script output before headers: hello.cgi"]
+    lines += ["End of script output before headers: other.cgi"] * 2
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines) + "\n"))
     report = examine("-")
     assert [each.code for each in report.findings] == [
         "nginx-no-socket",
         "socket-missing",
         "apache-no-output",
+        "apache-no-output",
     ]
-    assert report.checked[-1] == "5 lines, 4 of them known"
+    assert report.checked[-1] == "7 lines, 6 of them known"
 
 
 def test_our_daemon_s_line_about_another_protocol_is_known(

@@ -235,6 +235,10 @@ def test_a_script_that_the_user_may_not_read_and_execute(script: Script, mode: i
     assert found(path) == []
 
 
+def test_a_script_that_lacks_both(script: Script) -> None:
+    assert found(script("#!/bin/sh\n", mode=0o600)) == ["not-executable", "unreadable"]
+
+
 def test_each_folder_that_the_user_may_not_enter_is_named(folder: Path, script: Script) -> None:
     (folder / "home" / "ada" / "cgi-bin").mkdir(parents=True)
     for each in ("home", "home/ada", "home/ada/cgi-bin"):
