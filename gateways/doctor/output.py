@@ -25,8 +25,8 @@ def check_source(path: str, data: bytes, report: Report) -> None:
     """Find a head that is wrong for certain, in the literals that the script prints first."""
     try:
         tree = ast.parse(data)
-    except (SyntaxError, ValueError):
-        return
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # The interpreter itself has told of it.
     pieces, known_to_end = _printed(tree.body)
     source_line: list[int] = []
     text = b""

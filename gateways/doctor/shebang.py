@@ -136,7 +136,7 @@ def _first_line(path: str, line: str) -> tuple[str, ...]:
 
 
 def _check_interpreter(path: str, interpreter: str, argument: str, report: Report) -> bool:
-    if not os.path.exists(interpreter):
+    if "\0" in interpreter or not os.path.exists(interpreter):
         better = _found(interpreter)
         report.add(
             Finding(

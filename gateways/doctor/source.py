@@ -23,8 +23,10 @@ _LOOK = r"""
 import ast, json, sys
 asked = json.loads(sys.argv[1])
 source = sys.stdin.buffer.read()
-told = {"version": list(sys.version_info[:3]), "missing": [], "relative": 0, "path_changed": False}
+told = {"version": list(sys.version_info[:3]), "missing": [], "relative": [], "path_changed": False}
+told["errors"] = []
 path = asked["folders"]
+seen = set()
 
 def is_sys_path(node):
     return isinstance(node, ast.Attribute) and node.attr == "path" and getattr(node.value, "id", "") == "sys"
@@ -58,32 +60,56 @@ def imports(body):
                 yield node.lineno, each.name.partition(".")[0]
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                told["relative"] = told["relative"] or node.lineno
+                yield node.lineno, ""
             else:
                 yield node.lineno, node.module.partition(".")[0]
         elif isinstance(node, ast.If) and "__name__" in ast.dump(node.test):
             for each in imports(node.body):
                 yield each
 
-try:
-    # All of it is compiled: some syntax errors are found after the tree is made.
-    compile(source, asked["path"], "exec", 0, True)
-    tree = compile(source, asked["path"], "exec", ast.PyCF_ONLY_AST, True)
-except (SyntaxError, ValueError) as error:
-    told["error"] = getattr(error, "msg", None) or str(error)
-    told["line"] = getattr(error, "lineno", None) or 0
-    told["text"] = (getattr(error, "text", None) or "").strip()
-else:
+def parse(file, source):
+    try:
+        # All of it is compiled: some syntax errors are found after the tree is made.
+        compile(source, file, "exec", 0, True)
+        return compile(source, file, "exec", ast.PyCF_ONLY_AST, True)
+    except (SyntaxError, ValueError) as error:
+        message = getattr(error, "msg", None) or str(error)
+        text = (getattr(error, "text", None) or "").strip()
+        told["errors"].append([file, getattr(error, "lineno", None) or 0, message, text])
+
+def look(file, tree, is_script):
+    for line, name in imports(tree.body):
+        if not name:
+            if is_script:
+                told["relative"].append(line)
+            continue
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError):
+            spec = name == "__main__"
+        if not spec:
+            told["missing"].append([file, line, name])
+            continue
+        origin = getattr(spec, "origin", None) or ""
+        # The user's own modules are looked at as well; libraries are left alone.
+        if origin.startswith(asked["folders"][0] + "/") and origin.endswith(".py"):
+            if origin in seen or "site-packages" in origin:
+                continue
+            seen.add(origin)
+            try:
+                with open(origin, "rb") as opened:
+                    inner = parse(origin, opened.read())
+            except OSError:
+                continue
+            if inner is not None:
+                look(origin, inner, False)
+
+tree = parse(asked["path"], source)
+if tree is not None:
     from importlib.util import find_spec
     told["path_changed"] = changes(tree)
     sys.path[:] = path + [each for each in sys.path if each]
-    for line, name in imports(tree.body):
-        try:
-            there = find_spec(name) is not None
-        except (ImportError, ValueError):
-            there = name == "__main__"
-        if not there:
-            told["missing"].append([line, name])
+    look(asked["path"], tree, True)
 print(json.dumps(told))
 """
 
@@ -116,21 +142,20 @@ def check(path: str, data: bytes, interpreter: str, report: Report) -> None:
     told = _look(path, data, interpreter or sys.executable, report)
     if told is None:
         return
-    if "error" in told:
-        report.add(_syntax_error(path, told))
-        return
+    for file, line, message, text in told["errors"]:
+        report.add(_syntax_error(file, line, message, text, told["version"]))
     if told["relative"]:
         report.add(
             Finding(
                 "relative-import",
                 path,
-                f"line {told['relative']} imports with a leading dot",
+                f"line {told['relative'][0]} imports with a leading dot",
                 "a script belongs to no package, so there is nothing that the dot could mean",
                 advice="write the import without the dot; the script's own folder is searched first",
             )
         )
-    for line, name in told["missing"]:
-        _judge_missing(path, line, name, told, interpreter or sys.executable, report)
+    for file, line, name in told["missing"]:
+        _judge_missing(file, line, name, told, interpreter or sys.executable, report)
     report.checked.append("imports")
 
 
@@ -169,16 +194,15 @@ def rights_of(user: access.User) -> dict[str, Any]:
     return {"user": uid, "group": gid, "extra_groups": sorted(user.groups)}
 
 
-def _syntax_error(path: str, told: dict[str, Any]) -> Finding:
-    text = shown(told["text"], 60)
-    old = "Missing parentheses" in told["error"] or text.startswith(("print ", "except "))
-    version = ".".join(map(str, told["version"][:2]))
+def _syntax_error(path: str, line: int, message: str, text: str, version: list[int]) -> Finding:
+    text = shown(text, 60)
+    old = "Missing parentheses" in message or text.startswith(("print ", "except "))
     return Finding(
         "syntax-error",
         path,
-        f"line {told['line']}: {shown(told['error'])}" + (f": {text}" if text else ""),
-        f"Python {version} cannot compile it, so it ends before it has said anything"
-        + ("; this looks like Python 2" if old else ""),
+        f"line {line} of {path}: {shown(message)}" + (f": {text}" if text else ""),
+        f"Python {version[0]}.{version[1]} cannot compile it, so the script ends before it has said"
+        " anything" + ("; this looks like Python 2" if old else ""),
         (command("python3", "-m", "py_compile", path),),
         "mend that line" + (", or convert the script to Python 3" if old else ""),
     )

@@ -176,6 +176,7 @@ def test_an_empty_file(script: Script) -> None:
         ("#!python3", "shebang-without-path"),
         ("#!/usr/bin/python3.999", "interpreter-missing"),
         ("#!/usr/bin/\u00a0python3", "interpreter-missing"),
+        ("#!/usr/bin/\0python3", "interpreter-missing"),
         ("#!/usr/bin", "interpreter-not-executable"),
         ("#!/etc/passwd", "interpreter-not-executable"),
         ("#!/usr/bin/env python3.999", "env-missing"),
@@ -308,7 +309,7 @@ def test_looking_executes_nothing(script: Script, folder: Path) -> None:
 def test_a_syntax_error(script: Script) -> None:
     (finding,) = examine(script(f"#!{sys.executable}\nimport sys\nif sys\n")).findings
     assert finding.code == "syntax-error"
-    assert finding.seen.startswith("line 3: ")
+    assert finding.seen.startswith("line 3 of ")
 
 
 def test_a_script_for_python_2_is_told_apart(script: Script) -> None:
@@ -339,6 +340,19 @@ def test_a_module_that_is_not_there(script: Script) -> None:
 def test_modules_that_are_there_or_not_needed(script: Script, folder: Path, text: str) -> None:
     (folder / "helper.py").write_text("")
     assert codes(script(HELLO + text)) == []
+
+
+def test_the_script_s_own_modules_are_looked_at_and_libraries_are_not(
+    script: Script, folder: Path
+) -> None:
+    (folder / "one.py").write_text("import two\nimport one\nimport os\n")
+    (folder / "two.py").write_text("import no_such_module_here\n")
+    (finding,) = examine(script(HELLO + "import one\n")).findings
+    assert finding.code == "module-missing"
+    assert f"line 1 of {folder}/two.py imports no_such_module_here" in finding.seen
+    (folder / "two.py").write_text("x = = 1\n")
+    (finding,) = examine(script(HELLO + "import one\n")).findings
+    assert (finding.code, finding.about) == ("syntax-error", str(folder / "two.py"))
 
 
 def test_what_the_script_itself_puts_on_the_path_is_searched(script: Script, folder: Path) -> None:
