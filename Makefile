@@ -39,6 +39,7 @@ venv: python
 
 docs: venv
 	.venv/bin/python -m tests.docs_tables
+	.venv/bin/python -m tests.doctor.pages
 
 # On the distribution's interpreter, whatever PYTHON is: it is the optimised one (BENCH_PYTHON=... picks another).
 bench: python

@@ -17,6 +17,7 @@ COMMANDS = {
     "cgi": "gateways.cli.cgi_help",
     "get": "gateways.cli.get",
     "explain": "gateways.cli.explain",
+    "doctor": "gateways.cli.doctor",
     "demo": "gateways.cli.demo",
 }
 
