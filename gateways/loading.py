@@ -2,6 +2,7 @@
 
     package.module:attribute      package.module:factory()
     path/app.py    path/app.wsgi    path/app.fcgi    each with an optional :attribute
+    pycgi:PATH     pycgi+inprocess:PATH              a Python CGI script, kept warm
 
 A text with a slash in it is always a file; so is one that ends in .py, .wsgi or .fcgi, but for
 `mysite.wsgi:application`, which is Django's module when no such file is there.  Without an
@@ -52,6 +53,9 @@ def load(text: str) -> Callable[..., Any]:
     Raises ConfigurationError where there is no such thing or it is no WSGI application, and
     ApplicationImportError where importing it raised.
     """
+    script = _python_script(text)
+    if script is not None:
+        return script
     _refuse_other_kinds(text)
     target, attribute = _split(text)
     if _is_file(target, attribute):
@@ -76,11 +80,26 @@ def import_name(application: object) -> str:
     return f"{module}:{name}"
 
 
+def _python_script(text: str) -> Callable[..., Any] | None:
+    scheme, _, path = text.partition(":")
+    kind, _, mode = scheme.partition("+")
+    if kind != "pycgi":
+        return None
+    if not path:
+        raise ConfigurationError(
+            f'"{text}" names no script; write for example "pycgi:cgi-bin/form.py"'
+        )
+    _check_file(path)
+    from gateways.pycgi import PythonScript
+
+    return PythonScript(path, mode or "fork")
+
+
 def _refuse_other_kinds(text: str) -> None:
     if not text:
         raise ConfigurationError('no application is named; write for example "app.py:application"')
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in ("cgi", "pycgi"):
+    if colon and scheme == "cgi":
         raise ConfigurationError(
             f'"{text}" is a CGI script, and serving those comes in a later release;'
             f" until then name a WSGI application"
