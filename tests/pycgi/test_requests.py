@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,8 @@ import pytest
 
 from gateways import events, loading
 from gateways.errors import ConfigurationError
-from gateways.pycgi import PythonScript
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
-from tests.server.live import PATIENCE, eventually, post, running
+from tests.server.live import eventually, post, running
 
 HEAD = 'print("Content-Type: text/plain\\n")\n'
 PID = HEAD + "import os\nprint(os.getpid())"
@@ -277,6 +275,23 @@ def test_what_changes_on_disk_is_loaded_anew(tmp_path: Path, mode: str) -> None:
         assert ask(app).body == b"b 22\n"
         write(tmp_path, "x = 333", "neighbour.py")
         assert ask(app).body == b"b 333\n"
+
+
+@both_modes
+def test_changes_on_disk_disturb_nobody(tmp_path: Path, mode: str) -> None:
+    source = HEAD + "import sys\nprint(sys.stdin.read(), 'version', {})"
+    with (
+        script(tmp_path, source.format(0), mode, processes=2) as app,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        answers = pool.map(lambda n: ask(app, b"%d" % n), range(60))
+        for version in range(1, 5):
+            next(answers)
+            write(tmp_path, source.format(version))
+        found = list(answers)
+        assert {each.status for each in found} == {"200 OK"}
+        assert {each.body.split()[2] for each in found} <= {b"0", b"1", b"2", b"3", b"4"}
+        assert ask(app, b"x").body == b"x version 4\n"
 
 
 def test_a_fork_finds_its_imports_loaded_but_not_its_neighbours(tmp_path: Path) -> None:
@@ -599,12 +614,3 @@ def test_a_forked_worker_starts_its_own_helpers(tmp_path: Path) -> None:
         os.waitpid(pid, 0)
         assert ask(app).status == "200 OK"
         assert app.helpers() == mine
-
-
-def test_no_thread_is_started(tmp_path: Path) -> None:
-    before = threading.active_count()
-    with script(tmp_path, PID) as app:
-        ask(app)
-        assert threading.active_count() == before
-        assert PATIENCE
-    assert isinstance(app, PythonScript)
