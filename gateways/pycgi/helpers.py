@@ -33,6 +33,9 @@ PIECE = 65536
 ATTEMPTS = 5
 """Helpers that one request may be offered to."""
 
+CLOSED_SECONDS = 1.0
+"""How long a script whose output has ended is waited for, to see whether it failed."""
+
 END_SECONDS = 1.0
 """How long `close` waits for helpers that have nothing to do any more."""
 
@@ -273,14 +276,36 @@ class Run:
 
         Raises TooSlow when its time is over.
         """
-        while self._output >= 0 or not self.kind:
+        while self._output >= 0:
             data = self._wait()
             if data:
                 return data
+        self._await_end()
         # What has been written to stderr by now; a daemon that was left behind may keep it open.
-        while self._errors >= 0 and select.select([self._errors], [], [], 0)[0]:
+        while self._errors >= 0 and self._errors in self._ready(0):
             self._read_errors()
         return b""
+
+    def _await_end(self) -> None:
+        """Wait for the end of a script whose output has ended.
+
+        One that has closed its output and works on for itself, in a process of its own, is left
+        to it: its answer is complete.
+        """
+        limit = self._deadline
+        if self._pool.shared:
+            soon = time.monotonic() + CLOSED_SECONDS
+            self._deadline = soon if limit is None else min(soon, limit)
+        try:
+            while not self.kind:
+                self._wait()
+        except TooSlow:
+            if self._deadline == limit:
+                raise
+            self.kind = program.EXITED
+
+    def _ready(self, patience: float | None) -> list[int]:
+        return [descriptor for descriptor, _ in self._poller.poll(patience)]
 
     def skip(self, seconds: float) -> None:
         """Read to the end of the output and drop it, for at most so long."""
@@ -295,7 +320,7 @@ class Run:
         patience = None
         if self._deadline is not None:
             patience = max(0.0, self._deadline - time.monotonic()) * 1000
-        ready = [descriptor for descriptor, _ in self._poller.poll(patience)]
+        ready = self._ready(patience)
         if not ready:
             raise TooSlow
         if self._errors in ready:

@@ -480,6 +480,20 @@ def test_a_fork_survives_its_parent(tmp_path: Path) -> None:
         started.close()
 
 
+def test_a_script_that_closes_its_output_may_work_on(tmp_path: Path) -> None:
+    fifo, done = tmp_path / "fifo", tmp_path / "done"
+    os.mkfifo(fifo)
+    source = HEAD + (
+        "import os, sys\nprint('answer', flush=True)\nos.close(1)\n"
+        f"open({str(fifo)!r}).read()\nopen({str(done)!r}, 'w').close()"
+    )
+    with script(tmp_path, source) as app:
+        found = ask(app)
+        assert (found.body, found.cut, found.log) == (b"answer\n", False, "")
+        fifo.write_text("go on")
+        eventually(done.exists, "it has gone on")
+
+
 ENDLESS = HEAD + (
     "import os, subprocess, time\n"
     "child = subprocess.Popen(['sleep', '600'])\n"
