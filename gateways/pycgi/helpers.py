@@ -109,6 +109,8 @@ class Helper:
 
     def kill(self) -> None:
         """End it at once, with all that it has started."""
+        if self.process.returncode is not None:
+            return  # it is reaped, and its number may be another's
         with suppress(OSError):  # it has gone already
             os.killpg(self.process.pid, signal.SIGKILL)
 

@@ -73,6 +73,8 @@ class Script:
     def __init__(self, path: str) -> None:
         self.path = path
         self.folder = os.path.dirname(path)
+        # The interpreter looks for modules beside the file itself, not beside a link to it.
+        self.library = os.path.dirname(os.path.realpath(path))
         self.source = b""
         self._signature: Signature = (0, 0, 0)
         self._code: CodeType | None = None
@@ -523,7 +525,7 @@ def preload(script: Script, without: set[str]) -> str:
             pass  # the script will meet it, or has a way around it
         finally:
             sys.stdout, sys.stderr = before
-        if said.getvalue() or _threads() > 1 or _has_neighbours(script.folder):
+        if said.getvalue() or _threads() > 1 or _has_neighbours(script.library):
             return name.partition(".")[0]
     return ""
 
@@ -563,14 +565,14 @@ def imports_of(script: Script) -> Iterator[tuple[str, list[str]]]:
         package, path, source = pending.pop()
         for name, names in _top_imports(source, path, package):
             for each in (name, *(f"{name}.{inner}" for inner in names)):
-                found = _neighbour(script.folder, each)
+                found = _neighbour(script.library, each)
                 if found and found not in seen:
                     seen.add(found)
                     is_package = os.path.basename(found) == "__init__.py"
                     inside = each if is_package else each.rpartition(".")[0]
                     with suppress(OSError), open(found, "rb") as file:
                         pending.append((inside, found, file.read()))
-            if not _is_of_folder(script.folder, name):
+            if not _is_of_folder(script.library, name):
                 yield name, names
 
 
@@ -704,7 +706,7 @@ class Resident:
         self._known = len(sys.modules)
         for module in list(sys.modules.values()):
             path = getattr(module, "__file__", None)
-            if isinstance(path, str) and _is_below(self._script.folder, path):
+            if isinstance(path, str) and _is_below(self._script.library, path):
                 self._watched.setdefault(path, signature(path))
 
     def _end_with_parent(self, wanted: bool) -> None:
@@ -796,7 +798,7 @@ def main(arguments: list[str]) -> int:
     sock.set_inheritable(False)
     script = Script(path)
     # Where the interpreter has put this program's folder, the script's belongs.
-    sys.path[0] = script.folder
+    sys.path[0] = script.library
     if mode == "inprocess":
         import warnings
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateways.pycgi import PythonScript
 from tests.pycgi.scripts import MODES, ask, execute, script, write
 
 HEAD = 'print("Content-Type: text/plain\\r\\n\\r")\n'
@@ -173,3 +174,20 @@ def test_an_indexed_query_becomes_arguments(tmp_path: Path, mode: str) -> None:
         assert ask(app, query="a=1+b").body == b"[]\n"
         assert ask(app, query="").body == b"[]\n"
         assert ask(app, b"x", query="one").body == b"[]\n"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_link_to_a_script_finds_the_modules_beside_the_script(tmp_path: Path, mode: str) -> None:
+    beside, linked = tmp_path / "beside", tmp_path / "linked"
+    beside.mkdir()
+    linked.mkdir()
+    write(beside, "import os\nplace = os.getcwd()", "neighbour.py")
+    source = HEAD + "import neighbour, sys\nprint(neighbour.place, sys.path[0], __file__, sys.argv)"
+    link = linked / "form.py"
+    link.symlink_to(write(beside, source))
+    expected, _ = execute(link)
+    app = PythonScript(link, mode)
+    try:
+        assert ask(app).body == expected.body
+    finally:
+        app.close()
