@@ -2,7 +2,8 @@
 
     package.module:attribute      package.module:factory()
     path/app.py    path/app.wsgi    path/app.fcgi    each with an optional :attribute
-    cgi:PATH    cgi:PATH?setting=value    a CGI script, or a folder of them
+    cgi:PATH       cgi:PATH?setting=value            a CGI script, or a folder of them
+    pycgi:PATH     pycgi+inprocess:PATH              a Python CGI script, kept warm
 
 A text with a slash in it is always a file; so is one that ends in .py, .wsgi or .fcgi, but for
 `mysite.wsgi:application`, which is Django's module when no such file is there.  Without an
@@ -55,6 +56,9 @@ def load(text: str) -> Callable[..., Any]:
     """
     if text.startswith("cgi:"):
         return _load_cgi(text)
+    script = _python_script(text)
+    if script is not None:
+        return script
     _refuse_other_kinds(text)
     target, attribute = _split(text)
     if _is_file(target, attribute):
@@ -85,15 +89,25 @@ def import_name(application: object) -> str:
     return f"{module}:{name}"
 
 
+def _python_script(text: str) -> Callable[..., Any] | None:
+    scheme, _, path = text.partition(":")
+    kind, _, mode = scheme.partition("+")
+    if kind != "pycgi":
+        return None
+    if not path:
+        raise ConfigurationError(
+            f'"{text}" names no script; write for example "pycgi:cgi-bin/form.py"'
+        )
+    _check_file(path)
+    from gateways.pycgi import PythonScript
+
+    return PythonScript(path, mode or "fork")
+
+
 def _refuse_other_kinds(text: str) -> None:
     if not text:
         raise ConfigurationError('no application is named; write for example "app.py:application"')
     scheme, colon, rest = text.partition(":")
-    if colon and scheme == "pycgi":
-        raise ConfigurationError(
-            f'"{text}" is a Python CGI script, and keeping those warm comes in a later release;'
-            f' until then write "cgi:{rest}"'
-        )
     protocol, plus, kind = scheme.partition("+")
     if protocol in _ADDRESS_SCHEMES and (
         rest.startswith("//") or (plus and kind in ("unix", "fd"))

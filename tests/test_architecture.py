@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scgi": WIRE | {"document"},
     "addresses": {"errors"},
     "loading": {"errors"},
+    "pycgi": {"errors", "response"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
@@ -55,10 +56,11 @@ MAY_IMPORT: dict[str, set[str]] = {
 FRONT_DOORS = {
     *(("fastcgi", "serve", "server"), ("scgi", "serve", "server"), ("cgi", "run", "server")),
     ("loading", "_load_cgi", "cgihost"),
+    ("loading", "_python_script", "pycgi"),
 }
 """The only functions below the edges that may import an edge, and which: people look for them there."""
 
-EDGES = {"server", "client", "cgihost", "doctor", "testing", "cli", "__main__"}
+EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 

@@ -278,7 +278,7 @@ def test_a_class_whose_instances_answer_is_an_application(folder: Path) -> None:
         ("empty.py", '"empty.py:NAME"'),
         ("named.py", 'it has serve_it: write "named.py:serve_it"'),
         ("cgi:printenv.cgi", "there is no script"),
-        ("pycgi:form.py", "later release"),
+        ("pycgi:form.py", "there is no file"),
         ("fcgi://127.0.0.1:9000", "later release"),
         ("scgi+unix:/run/app.sock", "later release"),
     ],

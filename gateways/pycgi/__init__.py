@@ -1,0 +1,7 @@
+"""Python CGI scripts kept warm, unchanged: `pycgi:PATH`, and PythonScript as a WSGI application."""
+
+from __future__ import annotations
+
+from gateways.pycgi.application import PythonScript
+
+__all__ = ["PythonScript"]
