@@ -107,7 +107,7 @@ def _python_script(text: str) -> Callable[..., Any] | None:
 def _refuse_other_kinds(text: str) -> None:
     if not text:
         raise ConfigurationError('no application is named; write for example "app.py:application"')
-    scheme, colon, rest = text.partition(":")
+    scheme, _, rest = text.partition(":")
     protocol, plus, kind = scheme.partition("+")
     if protocol in _ADDRESS_SCHEMES and (
         rest.startswith("//") or (plus and kind in ("unix", "fd"))
