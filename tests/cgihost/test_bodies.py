@@ -57,6 +57,18 @@ def test_ten_megabytes_out_while_ten_come_in(tmp_path: Path) -> None:
     assert call(CGIApplication(tmp_path), "/cat", body=body).body == body
 
 
+def test_a_little_in_and_much_out_in_turns(tmp_path: Path) -> None:
+    # There is always some room for the body, and never enough for a whole piece of it.
+    code = (
+        "import os\nos.write(1, b'Content-Type: a/b\\n\\n')\n"
+        "while os.read(0, 5000):\n    left = 200_000\n"
+        "    while left: left -= os.write(1, b'x' * left)\n"
+    )
+    write(tmp_path, "script", PYTHON + code)
+    answer = call(CGIApplication(tmp_path), "/script", body=b"x" * 300_000)
+    assert len(answer.body) >= 60 * 200_000
+
+
 def test_all_out_before_any_comes_in(tmp_path: Path) -> None:
     text = f"{SHELL}{HEAD}head -c 10000000 /dev/zero\nwc -c\n"
     write(tmp_path, "script", text)
