@@ -80,7 +80,9 @@ def kind_of(thing: str) -> str:
     if not thing.strip():
         raise ConfigurationError("there is nothing to examine; name a script, an address or a URL")
     if "\0" in thing:
-        raise ConfigurationError("there is a NUL in what is to be examined; nothing has such a name")
+        raise ConfigurationError(
+            "there is a NUL in what is to be examined; nothing has such a name"
+        )
     if thing == "-":
         return "log"
     if os.path.lexists(file_of(thing)):
