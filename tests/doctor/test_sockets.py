@@ -360,10 +360,10 @@ def test_protocols_that_the_client_does_not_speak(folder: Path, scheme: str) -> 
         with answering(b"Status: 200 OK\r\n\r\n") as port:
             assert codes(f"{scheme}://127.0.0.1:{port}") == ["wrong-protocol"]
         with answering(b"\xff\xfe") as port:
-            assert codes(f"{scheme}://127.0.0.1:{port}", timeout=1) == ["broken-answer"]
+            assert codes(f"{scheme}://127.0.0.1:{port}", timeout=5) == ["broken-answer"]
         return
     with running(plain, folder / "app.sock") as live:
-        (finding,) = examine(f"http+unix:{live.path}", timeout=1).findings
+        (finding,) = examine(f"http+unix:{live.path}", timeout=5).findings
         assert finding.code == "wrong-protocol"
         assert "speaks FastCGI, not HTTP" in finding.seen
 
@@ -436,7 +436,7 @@ def test_an_http_server_answers_the_uwsgi_packet_with_a_complaint() -> None:
 )
 def test_answers_that_are_none(reply: bytes, code: str, words: str) -> None:
     with answering(reply) as port:
-        (finding,) = examine(f"fcgi://127.0.0.1:{port}", timeout=1).findings
+        (finding,) = examine(f"fcgi://127.0.0.1:{port}", timeout=5).findings
     assert finding.code == code
     assert words in finding.seen
 
