@@ -59,11 +59,18 @@ def _failed(heard: Heard) -> Finding:
         heard.about,
         f"GET {heard.target} is answered {heard.status}" + (f": {last}" if last else ""),
         why,
-        (command("gateways", "get", "-i", heard.about, heard.target),)
-        if not heard.about.startswith("http")
-        else (command("curl", "-i", heard.about),),
+        (_asking_again(heard),),
         advice,
     )
+
+
+def _asking_again(heard: Heard) -> str:
+    kind, _, path = heard.about.partition("+unix:")
+    if kind == "http":
+        return command("curl", "-i", "--unix-socket", path, f"http://localhost{heard.target}")
+    if heard.about.startswith(("http:", "https:")):
+        return command("curl", "-i", heard.about)
+    return command("gateways", "get", "-i", heard.about, heard.target)
 
 
 def by_error_output(about: str, errors: bytes) -> Finding | None:

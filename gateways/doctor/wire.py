@@ -59,8 +59,10 @@ def identify(data: bytes, asked: str) -> str:
 def probe(protocol: str) -> bytes:
     """Return a question that harms nobody, in that protocol."""
     if protocol == FASTCGI:
+        # FCGI_GET_VALUES would ask for less, but uWSGI does not answer it.
         codec = fastcgi.ClientConnection()
-        codec.get_values()
+        codec.send(Request(1, [(b"CONTENT_LENGTH", b"0"), *_VARIABLES]))
+        codec.send(EndOfRequest(1))
         return codec.data_to_send()
     if protocol == SCGI:
         asked = scgi.ClientConnection()

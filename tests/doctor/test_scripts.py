@@ -479,6 +479,8 @@ def test_an_nph_script_writes_the_http_head(script: Script) -> None:
     text = _sh("printf 'HTTP/1.1 200 OK\\r\\n\\r\\n'")
     assert codes(script(text, name="nph-a.cgi"), run=True) == []
     assert codes(script(name="nph-b.cgi"), run=True) == ["http-line"]
+    text = f"#!{sys.executable}\nprint('HTTP/1.1 200 OK\\n')\nprint('hello')\n"
+    assert codes(script(text, name="nph-c.cgi"), run=True) == []
 
 
 def test_a_script_that_never_ends_is_killed_with_all_it_started(

@@ -6,6 +6,7 @@ import http.server
 import os
 import shutil
 import socket
+import socketserver
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +18,7 @@ from wsgiref.simple_server import demo_app
 import pytest
 
 from gateways import fastcgi
+from gateways.addresses import Address
 from gateways.doctor import Report, sockets, wire
 from gateways.doctor.access import User
 from gateways.doctor.findings import Wishes
@@ -358,12 +360,41 @@ def test_protocols_that_the_client_does_not_speak(folder: Path, scheme: str) -> 
         with answering(b"Status: 200 OK\r\n\r\n") as port:
             assert codes(f"{scheme}://127.0.0.1:{port}") == ["wrong-protocol"]
         with answering(b"\xff\xfe") as port:
-            assert codes(f"{scheme}://127.0.0.1:{port}", timeout=1) == ["broken-answer"]
+            assert codes(f"{scheme}://127.0.0.1:{port}", timeout=5) == ["broken-answer"]
         return
     with running(plain, folder / "app.sock") as live:
-        (finding,) = examine(f"http+unix:{live.path}", timeout=1).findings
+        (finding,) = examine(f"http+unix:{live.path}", timeout=5).findings
         assert finding.code == "wrong-protocol"
         assert "speaks FastCGI, not HTTP" in finding.seen
+
+
+def test_an_http_server_on_a_unix_socket(folder: Path) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.end_headers()
+
+    path = str(folder / "http.sock")
+    with socketserver.UnixStreamServer(path, Handler) as server:
+        os.chmod(path, 0o666)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        try:
+            assert codes(f"http+unix:{path}") == []
+            report = examine(path)
+        finally:
+            server.shutdown()
+            thread.join(5)
+    assert report.findings == []
+    assert report.notes == [f"what listens there speaks HTTP: http+unix:{path}"]
+
+
+def test_a_web_server_that_fails() -> None:
+    with answering(b"HTTP/1.1 500 Internal Server Error\r\n\r\n") as port:
+        report = Report("address", "", STRANGER)
+        where = Address("http", "tcp", host="127.0.0.1", port=port)
+        sockets.check(where, "/", Wishes(STRANGER, timeout=2), report)
+    assert [each.code for each in report.findings] == ["answer-5xx"]
 
 
 def test_an_http_server_answers_the_uwsgi_packet_with_a_complaint() -> None:
@@ -405,7 +436,7 @@ def test_an_http_server_answers_the_uwsgi_packet_with_a_complaint() -> None:
 )
 def test_answers_that_are_none(reply: bytes, code: str, words: str) -> None:
     with answering(reply) as port:
-        (finding,) = examine(f"fcgi://127.0.0.1:{port}", timeout=1).findings
+        (finding,) = examine(f"fcgi://127.0.0.1:{port}", timeout=5).findings
     assert finding.code == code
     assert words in finding.seen
 

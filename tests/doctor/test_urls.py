@@ -151,9 +151,9 @@ def test_nobody_listens() -> None:
 
 def test_what_listens_is_no_web_server() -> None:
     with answering(bytes.fromhex("0103000100080000") + bytes(8)) as port:
-        assert codes(f"http://127.0.0.1:{port}/", timeout=1) == ["wrong-protocol"]
+        assert codes(f"http://127.0.0.1:{port}/", timeout=5) == ["wrong-protocol"]
     with answering(b"") as port:
-        assert codes(f"http://127.0.0.1:{port}/", timeout=1) == ["closed-without-answer"]
+        assert codes(f"http://127.0.0.1:{port}/", timeout=5) == ["closed-without-answer"]
 
 
 def test_an_answer_that_does_not_come() -> None:
