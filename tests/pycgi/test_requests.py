@@ -58,6 +58,10 @@ def test_the_environment_is_the_request_alone(
         "HTTP_AUTHORIZATION": "Basic eDp5",
         "HTTP_X_A": "caf\xe9",
         "werkzeug.thing": "x",
+        "LD_PRELOAD": "/tmp/evil.so",
+        "PYTHONSTARTUP": "/tmp/evil.py",
+        "PATH": "/tmp/evil",
+        "DATABASE": "evil",
     }
     source = HEAD + "import os\nprint(sorted(os.environb.items()))"
     for authorization in (False, True):
@@ -68,8 +72,9 @@ def test_the_environment_is_the_request_alone(
         assert found[b"DATABASE"] == b"db"
         assert found[b"HTTP_X_A"] == b"caf\xe9"
         assert found[b"GATEWAY_INTERFACE"] == b"CGI/1.1"
-        assert b"PATH" in found
+        assert found[b"PATH"] == os.environb[b"PATH"]
         assert not {b"SECRET", b"HTTP_PROXY", b"werkzeug.thing", b"PYTHONPATH"} & found.keys()
+        assert not {b"LD_PRELOAD", b"PYTHONSTARTUP"} & found.keys()
 
 
 @both_modes
