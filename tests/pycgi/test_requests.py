@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -470,6 +471,28 @@ def test_a_helper_that_is_killed_is_replaced(tmp_path: Path, mode: str) -> None:
             os.kill(helper, signal.SIGKILL)
             assert ask(app).status == "200 OK"
             assert app.helpers() != [helper]
+
+
+@both_modes
+def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: str) -> None:
+    source = HEAD + "import sys\nprint(sys.stdin.read())"
+    with script(tmp_path, source, mode, processes=2) as app, ThreadPoolExecutor(4) as pool:
+        ask(app)
+        answers = [pool.submit(ask, app, b"%d" % n) for n in range(60)]
+        kills = 0
+        for number, answer in enumerate(answers):
+            if number % 10 == 5:
+                answer.result()
+                for helper in app.helpers():
+                    with suppress(ProcessLookupError):  # it was replaced meanwhile
+                        os.kill(helper, signal.SIGKILL)
+                        kills += 1
+        whole = [n for n, each in enumerate(answers) if each.result().body == b"%d\n" % n]
+        # Each kill can meet the requests of four threads.
+        assert len(whole) >= 60 - 4 * kills
+        lost = [each.result() for n, each in enumerate(answers) if n not in whole]
+        assert all(each.cut or each.status.startswith("500") for each in lost)
+        assert ask(app, b"x").body == b"x\n"
 
 
 def test_a_fork_survives_its_parent(tmp_path: Path) -> None:
