@@ -36,6 +36,10 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "TZ")
 """What a script has of this process's own environment."""
 
+STEERING = ("LD_", "DYLD_", "PYTHON", "BASH_")
+STEERING_NAMES = frozenset({"PATH", "IFS", "ENV", "SHELLOPTS", "GLIBC_TUNABLES", "GCONV_PATH"})
+"""Variables that decide what a process runs: whoever reaches the socket could run anything."""
+
 PIPE_SIZE = 65536
 """Bytes of a body that go to the script through a pipe, where it takes them; others go through a file."""
 
@@ -92,6 +96,7 @@ class PythonScript:
         own = {"PATH": PATH, **inherited, **(environment or {})}
         arguments = [] if mode == "fork" else [str(max_requests)]
         command = interpreter_command(interpreter, mode, self.path, arguments)
+        self._own = frozenset(own)
         base = {os.fsencode(name): os.fsencode(value) for name, value in own.items()}
 
         def start() -> Helper:
@@ -154,6 +159,8 @@ class PythonScript:
             # Keys with a dot are WSGI's and frameworks' own.
             if type(value) is str and "." not in name and "=" not in name and "\0" not in value:
                 variables[name] = value
+        for name in [name for name in variables if self._steers(name)]:
+            del variables[name]
         # "HTTP_PROXY" would be the client's word for where the script's own requests go (httpoxy).
         for name in ("HTTP_PROXY", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"):
             variables.pop(name, None)
@@ -168,6 +175,10 @@ class PythonScript:
         }
         found[b"SCRIPT_FILENAME"] = os.fsencode(self.path)
         return found
+
+    def _steers(self, name: str) -> bool:
+        """Whether a variable is not for a request to set: ours, or one that steers processes."""
+        return name in self._own or name in STEERING_NAMES or name.startswith(STEERING)
 
     def _too_slow(self, start_response: Any, environ: dict[str, Any]) -> Iterable[bytes]:
         environ["wsgi.errors"].write(
