@@ -1,12 +1,12 @@
 """How bounded the server is: a thousand hostile peers at a time, with the limits as shipped.
 
-    .venv/bin/python -m benchmarks.bounds [--list] [--only WORD]... [--markdown]
+    .venv/bin/python -m benchmarks.bounds [--list] [--only WORD]... [--page]
 
 It needs the development environment, since the peers are those of tests/bounds, which
 tests/server/test_bounds.py runs small.  The server that they meet runs on the interpreter of the
 measurements, or the one that --python names.  Everything takes about three quarters of an hour; the
 exit status is 1 when something is out of bounds.  The JSON is written after each scenario, and with
---markdown nothing is run: the table for the documentation is made from it.
+--page nothing is run: docs/bounds.md is made from it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,15 @@ if str(ROOT) not in sys.path:  # when it is started as a file
 from benchmarks import environment, results  # noqa: E402 - after the line above
 from benchmarks.cgi_startup import machine  # noqa: E402 - after the path is set, so that it runs as a program
 from benchmarks.machine import commit  # noqa: E402 - after the path is set, so that it runs as a program
+
+PAGE = ROOT / "docs" / "bounds.md"
+HEAD = """# Bounds, measured
+
+What becomes of the daemon under peers who mean it ill: a thousand at a time, directly on its unix
+socket, with the [limits](limits.md) as shipped. Each figure has its bound in the scenario
+(`tests/bounds/`), and each peer's answer is verified. `.venv/bin/python -m benchmarks.bounds` measures
+them anew; every `make test` runs the same scenarios small.
+"""
 
 if TYPE_CHECKING:
     from tests.bounds.report import Report
@@ -147,12 +156,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=300, help="of stress [300]")
     parser.add_argument("--python", default="", help="the server's interpreter")
     parser.add_argument("--json", type=Path, default=FULL, metavar="FILE", help="where the figures go")  # fmt: skip
-    parser.add_argument("--markdown", action="store_true", help="print the table from the file")
+    parser.add_argument("--page", action="store_true", help="write docs/bounds.md, and run nothing")
 
 
 def main(options: argparse.Namespace) -> None:
-    if options.markdown:
-        print(markdown(json.loads(options.json.read_text())))
+    if options.page:
+        PAGE.write_text(page(json.loads(options.json.read_text())))
         return
     try:
         wanted = [run for run in runs(options) if _is_wanted(run, options)]
@@ -272,29 +281,25 @@ def show(found: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def markdown(told: dict[str, Any]) -> str:
-    """Return a table for the documentation: for each scenario the range of its figures."""
+def page(told: dict[str, Any]) -> str:
+    """Return the page of the documentation: for each scenario the range of its figures."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for report in told["reports"]:
         rows.setdefault(report["scenario"], []).append(report)
-    lines = [f"{name}: {value}" for name, value in told["conditions"].items()]
-    lines += [
-        "",
-        "| scenario | figures, over all protocols and threads | within bounds |",
-        "|---|---|---|",
-    ]
+    facts = {name: value for name, value in told["conditions"].items() if name != "gateways"}
+    commits = sorted({report["gateways"] for report in told["reports"]})
+    lines = [HEAD, *(f"- {name}: {value}" for name, value in facts.items())]
+    lines.append(f"- gateways: {', '.join(commits)}")
     for name, reports in rows.items():
         good = sum(not report["failures"] for report in reports)
-        lines.append(f"| {name} | {_ranges(reports)} | {good} of {len(reports)} |")
-    return "\n".join(lines)
-
-
-def _ranges(reports: list[dict[str, Any]]) -> str:
-    names = dict.fromkeys(name for report in reports for name in report["figures"])
-    return " · ".join(
-        f"{name} {_range([each['figures'][name] for each in reports if name in each['figures']])}"
-        for name in names
-    )
+        kinds = ", ".join(f"{each['protocol']} with {each['threads']} threads" for each in reports)
+        lines.append(f"\n## {name}\n\n{kinds}: {good} of {len(reports)} within bounds.\n")
+        lines += ["| figure | |", "|---|--:|"]
+        names = dict.fromkeys(figure for report in reports for figure in report["figures"])
+        for figure in names:
+            values = [each["figures"][figure] for each in reports if figure in each["figures"]]
+            lines.append(f"| {figure} | {_range(values)} |")
+    return "\n".join(lines) + "\n"
 
 
 def _range(values: list[Any]) -> str:
@@ -302,9 +307,13 @@ def _range(values: list[Any]) -> str:
     words = sorted({value for value in values if isinstance(value, str)})
     shown = []
     if numbers:
-        low, high = f"{numbers[0]:.3g}", f"{numbers[-1]:.3g}"
+        low, high = _shown(numbers[0]), _shown(numbers[-1])
         shown.append(low if low == high else f"{low} to {high}")
     return ", ".join([*shown, *words])
+
+
+def _shown(number: float) -> str:
+    return f"{number:,.0f}" if number >= 1000 else f"{number:.3g}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import accounting, contenders, environment, page, picture, quick, ratios, results
+from benchmarks import (
+    accounting,
+    bounds,
+    contenders,
+    environment,
+    page,
+    picture,
+    quick,
+    ratios,
+    results,
+)
 from benchmarks import targets as verdicts
 from benchmarks.load import WORKS, LoadFailed, load
 from benchmarks.rounds import run
@@ -287,6 +297,11 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
     results.write(tmp_path / "r.json", found)
     assert results.read(tmp_path / "r.json") == found
     assert "[1, 2.5, 3e-05]" in (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.skipif(not bounds.FULL.exists(), reason="no run of the bounds has been checked in")
+def test_the_page_of_the_bounds_is_that_of_the_results() -> None:
+    assert bounds.PAGE.read_text() == bounds.page(json.loads(bounds.FULL.read_text()))
 
 
 @pytest.mark.skipif(not results.FULL.exists(), reason="no full run has been checked in")
