@@ -16,8 +16,8 @@ from gateways.response import HeadParser
 
 _HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _WHY = (
-    "the web server reads header lines up to the first empty line, and answers 500 when it meets"
-    " anything else"
+    "the web server reads header lines up to the first empty line; where it meets anything else"
+    " Apache answers 500 and nginx 502"
 )
 
 

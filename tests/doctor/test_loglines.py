@@ -21,8 +21,8 @@ RECORDED = [
     line.partition(" ")[::2]
     for line in (Path(__file__).parent / "recorded.log").read_text().splitlines()
 ]
-"""Unchanged lines of nginx 1.22.1, Apache 2.4.71 and mod_fcgid 2.3.9, each made by its fault; before
-them stands what they are."""
+"""Unchanged lines of nginx 1.22.1, Apache 2.4.71, mod_fcgid 2.3.9 and lighttpd 1.4.69, each made by its
+fault; before them stands what they are."""
 
 
 @pytest.mark.parametrize("kind", TABLE, ids=lambda kind: kind.code)
