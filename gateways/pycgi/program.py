@@ -203,6 +203,11 @@ class Streams:
         ]
         # Those of earlier requests that somebody still holds, such as a logging handler.
         self._made: weakref.WeakSet[io.TextIOWrapper] = weakref.WeakSet()
+        # Modules that are imported before the first request may keep these.
+        self._first = [
+            each for each in (sys.stdout, sys.stderr) if isinstance(each, io.TextIOWrapper)
+        ]
+        self._made.update(self._first)
 
     def open(self) -> None:
         """Make the three anew.
@@ -514,20 +519,39 @@ def preload(script: Script, without: set[str]) -> str:
     Returns the name of one after which no process may be forked, since it started a thread,
     printed something or imported from the folder; an empty string where all is well.
     """
-    before = sys.stdout, sys.stderr
-    for name, names in imports_of(script):
-        if name.partition(".")[0] in without:
-            continue
-        sys.stdout = said = io.StringIO()
-        try:
-            __import__(name, fromlist=names)
-        except BaseException:
-            pass  # the script will meet it, or has a way around it
-        finally:
-            sys.stdout, sys.stderr = before
-        if said.getvalue() or _threads() > 1 or _has_neighbours(script.library):
-            return name.partition(".")[0]
-    return ""
+    import warnings
+
+    # What is printed is looked for behind descriptor 1, since a module may keep sys.stdout.
+    reader, writer = os.pipe()
+    null = os.dup(1)
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    os.dup2(writer, 1)
+    show = warnings.showwarning
+    warnings.showwarning = lambda *_, **__: None  # that cgi is deprecated, for one
+    try:
+        for name, names in imports_of(script):
+            if name.partition(".")[0] in without:
+                continue
+            with suppress(BaseException):  # the script will meet it, or has a way around it
+                __import__(name, fromlist=names)
+            if _has_come(reader) or _threads() > 1 or _has_neighbours(script.library):
+                return name.partition(".")[0]
+        return ""
+    finally:
+        warnings.showwarning = show
+        os.dup2(null, 1)
+        for each in (reader, writer, null):
+            os.close(each)
+
+
+def _has_come(reader: int) -> bool:
+    with suppress(Exception):
+        sys.stdout.flush()
+    try:
+        return bool(os.read(reader, 1))
+    except BlockingIOError:
+        return False
 
 
 def _threads() -> int:

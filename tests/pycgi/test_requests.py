@@ -347,6 +347,25 @@ def test_a_module_that_cannot_be_shared_is_imported_by_each_fork(
             assert (b"loaded" in found.body) == ("loaded" in module)
 
 
+def test_a_module_that_is_shared_may_keep_the_streams(tmp_path: Path) -> None:
+    library, folder = tmp_path / "library", tmp_path / "folder"
+    library.mkdir()
+    folder.mkdir()
+    write(
+        library,
+        "import logging, sys\nlogging.basicConfig(format='%(message)s')\nout = sys.stdout",
+        "kept.py",
+    )
+    source = HEAD + (
+        "import sys\nprint('kept' in sys.modules, flush=True)\nimport kept\n"
+        "print('x', file=kept.out)\nkept.logging.error('logged')"
+    )
+    with script(folder, source, environment={"PYTHONPATH": str(library)}) as app:
+        for _ in range(2):
+            found = ask(app)
+            assert (found.body, found.log) == (b"True\nx\n", "form.py: logged\n")
+
+
 @both_modes
 def test_a_request_that_leaves_a_thread_leaves_it_alone(tmp_path: Path, mode: str) -> None:
     source = HEAD + (
