@@ -284,6 +284,10 @@ def _controls_in(text: str, *, but: bytes = b"") -> bool:
     return len(raw.translate(None, _CONTROLS)) != len(raw)
 
 
+# What Python's cgitb prints before everything else, lest a comment that was begun swallow its page.
+_CGITB = b"<!--: spam"
+
+
 class HeadParser:
     """Reads the head of one answer from bytes cut anywhere (RFC 3875 §6.2, §6.3).
 
@@ -292,8 +296,8 @@ class HeadParser:
     is a Location and 200 OK otherwise; `status_given` tells whether the peer named one, which is
     what makes a `Location: /path` a local redirect or not (§6.2.2).
 
-    A Status, Location or Content-Type without a value counts as absent, and an equal second one
-    is dropped.  What an empty field of HTTP's means is left to whoever reads it.
+    A Status, Location or Content-Type without a value counts as absent, an equal second one is
+    dropped, and so is cgitb's `<!--: spam` in the first line.  What an empty field of HTTP's means is left to whoever reads it.
 
     `max_bytes` bounds the head with its empty line.  `rule` is the section named in errors.
     """
@@ -348,6 +352,8 @@ class HeadParser:
         return rest
 
     def _add_line(self, line: bytes) -> None:
+        if line == _CGITB and not self._begun:
+            return
         first = not self._begun
         self._begun = True
         if first and line.startswith(b"HTTP/"):

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from gateways.events import Response
 
-# What cgitb prints before everything else, so that a page that has begun already shows its own.
-_CGITB = b"<!--: spam\n"
-
 MODES = ("fork", "inprocess")
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -204,16 +201,10 @@ class _Answer:
         Raises ApplicationError where it is none, with what the script has said on stderr.
         """
         parser = HeadParser()
-        begin, begun = b"", False
         while True:
             data = self._run.read()
             if not data:
                 raise ApplicationError(self._how(f"{self._name} gave no answer"))
-            if not begun:
-                begin += data
-                if _CGITB.startswith(begin[: len(_CGITB)]) and len(begin) < len(_CGITB):
-                    continue
-                begun, data = True, begin.removeprefix(_CGITB)
             try:
                 head, self._first = parser.receive(data)
             except RemoteProtocolError as error:

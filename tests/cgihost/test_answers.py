@@ -37,6 +37,14 @@ def printing(folder: Path, text: str, name: str = "script") -> CGIApplication:
     return CGIApplication(folder)
 
 
+def test_the_page_of_cgitb_is_shown(tmp_path: Path) -> None:
+    """It begins with half a comment, which is no header, and then with its own head."""
+    page = r"<!--: spam\nContent-Type: text/html\n\n<p>--> --> A traceback"
+    called = call(printing(tmp_path, page), "/script")
+    assert (called.status, called.body) == ("200 OK", b"<p>--> --> A traceback")
+    assert ("Content-Type", "text/html") in called.headers
+
+
 def test_a_document_is_200_with_its_headers_and_body(tmp_path: Path) -> None:
     app = printing(tmp_path, "Content-Type: text/html\\nX-One: 1\\n\\n<p>hello")
     answer = call(app, "/script")

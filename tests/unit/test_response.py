@@ -290,6 +290,20 @@ class TestCheckedHead:
 
 
 class TestHeadParser:
+    @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+    def test_the_half_comment_of_cgitb_is_dropped_from_the_first_line_alone(
+        self, end: bytes
+    ) -> None:
+        spam, kind = b"<!--: spam" + end, b"Content-Type: text/html" + end
+        head, body = HeadParser().receive(spam + kind + end + b"page")
+        assert head is not None
+        assert (head.status, head.headers) == ("200 OK", [("Content-Type", "text/html")])
+        assert body == b"page"
+        with pytest.raises(RemoteProtocolError):
+            HeadParser().receive(kind + spam + end)
+        with pytest.raises(RemoteProtocolError):
+            HeadParser().receive(spam + end)
+
     @pytest.mark.parametrize(
         ("head", "status", "headers"),
         [
