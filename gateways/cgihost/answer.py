@@ -97,7 +97,8 @@ class Answer:
                 self.headers.append((name, value.replace("\t", " ")))
         for each in lengths:
             self._left = int(each)
-            self.headers.append(("Content-Length", each))
+            if self.status[:3] != "204":  # RFC 9110 §8.6
+                self.headers.append(("Content-Length", each))
         if self._head_only or self.status[:3] in _BODILESS:
             self._left = 0
 

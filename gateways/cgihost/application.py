@@ -57,7 +57,11 @@ class CGIApplication:
             answer, body = self._answer(request, environ)
         except Refused as refusal:
             return request.refuse(refusal, start_response)
-        start_response(answer.status, answer.headers)
+        try:
+            start_response(answer.status, answer.headers)
+        except BaseException:
+            answer.close()
+            raise
         return answer if body is None else body
 
     def _answer(
@@ -105,7 +109,7 @@ class CGIApplication:
             if name not in ("CONTENT_LENGTH", "CONTENT_TYPE", "wsgi.input_terminated")
         }
         following.update(
-            REQUEST_METHOD="GET",
+            REQUEST_METHOD="HEAD" if environ.get("REQUEST_METHOD") == "HEAD" else "GET",
             PATH_INFO=below,
             QUERY_STRING=query,
             REQUEST_URI=target,
@@ -122,10 +126,13 @@ class CGIApplication:
         self, request: _Request, script: Script, environ: WSGIEnvironment
     ) -> tuple[Run, Answer]:
         """Start a script; raise Refused where that fails."""
+        # First, since a body of unknown length may come slowly.
+        body = Body(environ, self._spool)
         if not self._places.acquire(blocking=False):
+            body.close()
             raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
         try:
-            run, connection = self._start(request, script, environ)
+            run, connection = self._start(request, script, environ, body)
         except BaseException:
             self._places.release()
             raise
@@ -133,9 +140,8 @@ class CGIApplication:
         return run, Answer(run, connection, nph=script.is_nph, head_only=head_only)
 
     def _start(
-        self, request: _Request, script: Script, environ: WSGIEnvironment
+        self, request: _Request, script: Script, environ: WSGIEnvironment, body: Body
     ) -> tuple[Run, ClientConnection]:
-        body = Body(environ, self._spool)
         try:
             found = variables.environment(environ, script, self.settings, self._root, body.length)
             connection = ClientConnection()

@@ -129,7 +129,12 @@ class Scripts:
     def _check(self, file: bytes, mode: int | None = None) -> list[bytes]:
         """Return the interpreter's command, empty where the file itself is run; or raise Refused."""
         shown = os.fsdecode(file)
-        if not stat.S_ISREG(os.stat(file).st_mode if mode is None else mode):
+        if mode is None:
+            try:
+                mode = os.stat(file).st_mode
+            except OSError as error:
+                raise Refused(404, f"{shown}: {error.strerror}") from None
+        if not stat.S_ISREG(mode):
             raise Refused(403, f"{shown} is neither a file nor a folder")
         extension = os.path.splitext(file)[1]
         interpreter = self._settings.interpreters.get(extension)
@@ -154,6 +159,14 @@ def check_encoding(target: bytes, name: bytes) -> None:
         return
     if not path.startswith(b"/"):
         path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-    head = b"/".join(path.split(b"/")[: name.count(b"/") + 1])
-    if b"%2f" in head.lower():
+    # The web server has merged slashes and resolved dots in what it sent as the path.
+    parts: list[bytes] = []
+    for part in path.split(b"/"):
+        plain = part.lower().replace(b"%2e", b".")
+        if plain == b"..":
+            del parts[-1:]
+        elif plain not in (b"", b"."):
+            parts.append(part.lower())
+    depth = sum(1 for part in name.split(b"/") if part)
+    if any(b"%2f" in part for part in parts[:depth]):
         raise Refused(404, "an encoded slash stands in the script's part of the path")

@@ -104,6 +104,20 @@ def test_a_local_redirect_runs_the_other_script(tmp_path: Path, more: str) -> No
     assert seen["REDIRECT_STATUS"] == "200"
 
 
+def test_the_script_that_a_HEAD_is_redirected_to_gives_no_body(tmp_path: Path) -> None:
+    app = printing(tmp_path, "Location: /cgi/env\\n\\n")
+    write(tmp_path, "env", PRINT_ENVIRONMENT)
+    answer = call(app, "/script", SCRIPT_NAME="/cgi", REQUEST_METHOD="HEAD")
+    assert (answer.status, answer.body) == ("200 OK", b"")
+
+
+def test_204_has_no_length(tmp_path: Path) -> None:
+    app = printing(tmp_path, "Status: 204 No Content\\nContent-Length: 5\\n\\n12345")
+    answer = call(app, "/script")
+    assert answer.header("Content-Length") is None
+    assert answer.body == b""
+
+
 @pytest.mark.parametrize(
     "head",
     [

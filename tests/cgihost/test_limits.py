@@ -9,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -283,3 +284,15 @@ def test_a_server_that_leaves_ends_its_scripts(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", _LEAVE, str(tmp_path)], check=True, timeout=30)
     pid = written_pid(tmp_path / "pid")
     eventually(lambda: not is_running(pid), "the script is ended")
+
+
+def test_a_start_response_that_raises_costs_no_place(tmp_path: Path) -> None:
+    write(tmp_path, "script", f"{SHELL}echo Content-Type: text/plain; echo; sleep 30\n")
+    app = CGIApplication(tmp_path, max_running=1, grace=0.2)
+
+    def refuse(*told: object) -> Any:
+        raise ValueError("it likes no head")
+
+    for _ in range(3):
+        with pytest.raises(ValueError, match="likes no head"):
+            begin(lambda environ, _: app(environ, refuse), "/script")

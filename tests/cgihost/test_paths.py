@@ -73,6 +73,10 @@ def test_NUL_is_400(folder: Path) -> None:
         ("/cgi-bin%2Fenv", "/env", 404),
         ("/cgi-bin/sub%2fenv/x", "/sub/env/x", 404),
         ("http://example.com/cgi-bin%2Fenv", "/env", 404),
+        ("/cgi-bin///sub%2fenv/x", "/sub/env/x", 404),
+        ("/cgi-bin/././sub%2fenv/x", "/sub/env/x", 404),
+        ("/cgi-bin/%2e/a/%2E%2e/sub%2fenv/x", "/sub/env/x", 404),
+        ("/cgi-bin//env/a%2Fb", "/env/a/b", 200),
         ("/cgi-bin/env/a%2Fb", "/env/a/b", 200),
         ("/cgi-bin/env?x=%2F", "/env", 200),
         ("/cgi-bin/sub/env/%2F", "/sub/env//", 200),
@@ -83,6 +87,12 @@ def test_an_encoded_slash_names_no_script(folder: Path, target: str, path: str, 
     # CVE-2014-4650: the web server's rules for a path do not see that one.
     sent = {"SCRIPT_NAME": "/cgi-bin", "REQUEST_URI": target}
     assert call(CGIApplication(folder), path, **sent).code == code
+
+
+def test_a_single_script_that_was_removed_is_404(folder: Path) -> None:
+    application = CGIApplication(folder / "env")
+    (folder / "env").unlink()
+    assert call(application, "/").code == 404
 
 
 def test_a_file_that_is_not_executable_is_403_and_the_log_knows_the_remedy(folder: Path) -> None:
