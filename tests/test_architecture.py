@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scgi": WIRE | {"document"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": {"errors", "response"},
+    "pycgi": {"errors", "response", "server"},  # how the server's log escapes a line
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},

@@ -17,6 +17,7 @@ from gateways.errors import (
 from gateways.pycgi import program
 from gateways.pycgi.helpers import Busy, Helper, Pool, Run, TooSlow, interpreter_command
 from gateways.response import HOP_BY_HOP, HeadParser
+from gateways.server.log import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,42 @@ STEERING = ("LD_", "DYLD_", "PYTHON", "BASH_")
 STEERING_NAMES = frozenset({"PATH", "IFS", "ENV", "SHELLOPTS", "GLIBC_TUNABLES", "GCONV_PATH"})
 """Variables that decide what a process runs: whoever reaches the socket could run anything."""
 
+REQUEST_NAMES = frozenset(
+    {
+        "AUTH_TYPE",
+        "CONTENT_LENGTH",
+        "CONTENT_TYPE",
+        "DOCUMENT_ROOT",
+        "DOCUMENT_URI",
+        "GATEWAY_INTERFACE",
+        "HTTPS",
+        "PATH_INFO",
+        "PATH_TRANSLATED",
+        "QUERY_STRING",
+        "REDIRECT_QUERY_STRING",
+        "REDIRECT_STATUS",
+        "REDIRECT_URL",
+        "REQUEST_METHOD",
+        "REQUEST_SCHEME",
+        "REQUEST_URI",
+        "SCRIPT_NAME",
+        "UNIQUE_ID",
+    }
+)
+REQUEST_PREFIXES = ("HTTP_", "REMOTE_", "SERVER_")
+"""What a request may set: RFC 3875 §4.1 and what web servers add to it."""
+
+# "HTTP_PROXY" would be the client's word for where the script's own requests go (httpoxy), and
+# "HTTP_REDIRECT_STATUS" what only a web server says (CVE-2024-8927).
+NOT_FROM_CLIENTS = frozenset(
+    {"HTTP_PROXY", "HTTP_REDIRECT_STATUS", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"}
+)
+
+NAME_CHARACTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+
+MAX_LENGTH_DIGITS = 18
+"""Digits of a Content-Length: an exabyte."""
+
 PIPE_SIZE = 65536
 """Bytes of a body that go to the script through a pipe, where it takes them; others go through a file."""
 
@@ -52,6 +89,9 @@ SKIP_SECONDS = 0.1
 MAX_ERROR_LINE = 8192
 """Bytes of stderr without a line end that are logged as a line."""
 
+MAX_LOGGED = 256 * 1024
+"""Characters of one request's stderr that are logged; a script in a loop would fill the disk."""
+
 
 class PythonScript:
     """The WSGI application that a Python CGI script is.
@@ -62,11 +102,12 @@ class PythonScript:
     `processes` bounds the processes of "inprocess" mode, which are started as requests come at
     once; each makes way for a new one after `max_requests`.  `time_limit` is in seconds for a
     whole request, 0 for none.  `environment` is added to what scripts find in os.environ; with
-    `authorization` the client's Authorization header is too.  `interpreter` is the Python that
-    runs the script, by default this one.
+    `authorization` the client's Authorization header is too.  `pass_on` names variables that the
+    script is to have of a request beside those of RFC 3875 §4.1 and web servers' usual ones; "SSL_*"
+    means all that begin so.  `interpreter` is the Python that runs the script, by default this one.
 
-    Raises ConfigurationError for a script that cannot be read or compiled, or a mode that does
-    not exist.
+    Raises ConfigurationError for a script that cannot be read or compiled, a mode that does not
+    exist, or a name in `pass_on` that no request may set.
     """
 
     def __init__(
@@ -79,6 +120,7 @@ class PythonScript:
         time_limit: float = 300.0,
         environment: Mapping[str, str] | None = None,
         authorization: bool = False,
+        pass_on: Iterable[str] = (),
         interpreter: str = "",
     ) -> None:
         self.path = os.path.abspath(path)
@@ -88,6 +130,9 @@ class PythonScript:
         self._name = os.path.basename(self.path)
         if mode not in MODES:
             raise ConfigurationError(f'there is no mode "{mode}"; write {" or ".join(MODES)}')
+        names = _checked_names(pass_on)
+        self._names = REQUEST_NAMES.union(each for each in names if not each.endswith("*"))
+        self._prefixes = tuple(each[:-1] for each in names if each.endswith("*"))
         _check(self.path, interpreter)
         inherited = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         own = {"PATH": PATH, **inherited, **(environment or {})}
@@ -105,6 +150,10 @@ class PythonScript:
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         if not os.path.isfile(self.path):
             return _plain(start_response, "404 Not Found", "The script is not there any more.")
+        length = environ.get("CONTENT_LENGTH") or ""
+        if length and not _is_length(length):
+            # int() takes "-1", which would read without end, and other things that are no length.
+            return _plain(start_response, "400 Bad Request", "CONTENT_LENGTH is not a length.")
         variables = self._variables(environ)
         stdin = _body(environ, variables)
         log = _ErrorLog(environ["wsgi.errors"], self._name)
@@ -119,18 +168,18 @@ class PythonScript:
             return _plain(start_response, "503 Service Unavailable", page, ("Retry-After", "1"))
         except TooSlow:
             log.end()
-            return self._too_slow(start_response, environ)
+            return self._too_slow(start_response, log)
         answer = _Answer(run, log, self._name, environ.get("REQUEST_METHOD") == "HEAD")
         try:
             head = answer.head()
         except TooSlow:
             answer.close()
-            return self._too_slow(start_response, environ)
+            return self._too_slow(start_response, log)
         except BaseException:
             answer.close()
             raise
         try:
-            start_response(head.status, _headers(head))
+            start_response(head.status.replace("\t", " "), _headers(head))
         except BaseException:
             answer.close()
             raise
@@ -153,34 +202,36 @@ class PythonScript:
             "SCRIPT_NAME": "",
         }
         for name, value in environ.items():
-            # Keys with a dot are WSGI's and frameworks' own.
-            if type(value) is str and "." not in name and "=" not in name and "\0" not in value:
+            # Keys with a dot, which WSGI and frameworks have, are none of these.
+            if type(value) is str and "\0" not in value and self._is_passed_on(name):
                 variables[name] = value
         for name in [name for name in variables if self._steers(name)]:
             del variables[name]
-        # "HTTP_PROXY" would be the client's word for where the script's own requests go (httpoxy).
-        for name in ("HTTP_PROXY", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"):
-            variables.pop(name, None)
         if not self._authorization:
             # Passwords are not for every script and all that it starts (RFC 3875 §4.1.18).
             variables.pop("HTTP_AUTHORIZATION", None)
             variables.pop("HTTP_PROXY_AUTHORIZATION", None)
         found = {
-            name.encode("latin-1"): value.encode("latin-1", "replace")
+            name.encode("ascii"): value.encode("latin-1", "replace")
             for name, value in variables.items()
-            if name and name.isascii()
         }
         found[b"SCRIPT_FILENAME"] = os.fsencode(self.path)
         return found
 
     def _steers(self, name: str) -> bool:
         """Whether a variable is not for a request to set: ours, or one that steers processes."""
-        return name in self._own or name in STEERING_NAMES or name.startswith(STEERING)
+        return name in self._own or _decides(name)
 
-    def _too_slow(self, start_response: Any, environ: dict[str, Any]) -> Iterable[bytes]:
-        environ["wsgi.errors"].write(
-            f"{self._name}: ended, since it gave no answer within {self._time_limit:g} s\n"
-        )
+    def _is_passed_on(self, name: str) -> bool:
+        """Whether a variable of the request is for the script."""
+        if name in self._names:
+            return True
+        if name in NOT_FROM_CLIENTS or not _is_name(name):
+            return False
+        return name.startswith(REQUEST_PREFIXES + self._prefixes)
+
+    def _too_slow(self, start_response: Any, log: _ErrorLog) -> Iterable[bytes]:
+        log.say(f"ended, since it gave no answer within {self._time_limit:g} s")
         page = "The script took too long."
         return _plain(start_response, "504 Gateway Timeout", page)
 
@@ -210,6 +261,9 @@ class _Answer:
             except RemoteProtocolError as error:
                 raise ApplicationError(self._how(f"{self._name}: {error}")) from None
             if head is not None:
+                fault = _fault(head)
+                if fault:
+                    raise ApplicationError(self._how(f"{self._name}: {fault}"))
                 self._bodiless = self._bodiless or head.status[:3] in ("204", "304")
                 return head
 
@@ -233,8 +287,11 @@ class _Answer:
 
     def close(self) -> None:
         """End the script, if it still runs: its answer is complete, or nobody wants the rest."""
-        self._run.skip(SKIP_SECONDS)
-        self._run.end()
+        try:
+            self._run.skip(SKIP_SECONDS)
+        finally:
+            # Whatever happens, its helper is given back.
+            self._run.end()
         self._log.end()
 
     def _how(self, what: str) -> str:
@@ -243,12 +300,16 @@ class _Answer:
             what += f"; it was ended by signal {run.status}" if run.status else "; it was killed"
         elif run.kind:
             what += f"; its exit status is {run.status}"
-        said = self._log.tail.decode("utf-8", "backslashreplace").strip()
+        lines = self._log.tail.decode("utf-8", "backslashreplace").strip().split("\n")
+        said = "\n".join(printable(line.rstrip("\r")) for line in lines)
         return f"{what}\n{said}" if said else what
 
 
 class _ErrorLog:
-    """Hands on what a script writes to stderr, line by line."""
+    """Hands on what a script writes to stderr, line by line, until it is too much.
+
+    A log that cannot be written to costs its lines, not the script's answer.
+    """
 
     def __init__(self, stream: Any, name: str) -> None:
         self.tail = b""
@@ -256,6 +317,8 @@ class _ErrorLog:
         self._stream = stream
         self._name = name
         self._partial = b""
+        self._left = MAX_LOGGED
+        self._broken = False
 
     def receive(self, data: bytes) -> None:
         """Take bytes as they were written."""
@@ -274,10 +337,24 @@ class _ErrorLog:
 
     def say(self, text: str) -> None:
         """Add a line of our own."""
-        self._stream.write(f"{self._name}: {text}\n")
+        if self._broken:
+            return
+        try:
+            self._stream.write(f"{self._name}: {text}\n")
+        except Exception:
+            # There is nowhere else to say so, and the visitor's answer does not depend on it.
+            self._broken = True
 
     def _log(self, line: bytes) -> None:
-        self.say(line.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+        if self._left <= 0:
+            return
+        text = printable(line.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+        # With the name and the line's end, so that many short lines are bounded too.
+        self._left -= len(self._name) + len(text) + 3
+        if self._left > 0:
+            self.say(text)
+        else:
+            self.say(f"the rest of its stderr is dropped, after {MAX_LOGGED // 1024} KiB")
 
 
 def _check(path: str, interpreter: str) -> None:
@@ -299,8 +376,38 @@ def _check(path: str, interpreter: str) -> None:
         ) from None
 
 
+def _decides(name: str) -> bool:
+    """Whether a variable decides what a process runs."""
+    return name in STEERING_NAMES or name.startswith(STEERING)
+
+
+def _is_name(name: str) -> bool:
+    """Whether a variable's name is one that web servers make: no "=", no NUL, nothing odd."""
+    return name.isascii() and not name.encode().translate(None, NAME_CHARACTERS)
+
+
+def _checked_names(pass_on: Iterable[str]) -> list[str]:
+    """Return the names.  Raises ConfigurationError for one that no request may set."""
+    names = [pass_on] if isinstance(pass_on, str) else list(pass_on)
+    for each in names:
+        bare = each.removesuffix("*")
+        plain = bare.isascii() and bare.isprintable() and not {"=", " "}.intersection(bare)
+        if not bare or not plain or _decides(bare) or each in NOT_FROM_CLIENTS:
+            raise ConfigurationError(f"pass_on: {each!r} is no variable that a request may set")
+    return names
+
+
+def _is_length(text: str) -> bool:
+    # The digits are counted first: int() of very many takes long.
+    return text.isascii() and text.isdigit() and len(text) <= MAX_LENGTH_DIGITS
+
+
 def _words(variables: dict[bytes, bytes]) -> list[bytes]:
-    """Return the arguments that an indexed query makes (RFC 3875 §4.4)."""
+    """Return the arguments that an indexed query makes (RFC 3875 §4.4).
+
+    None where one of them could be an option: what a visitor types is never a switch of the
+    script's (CVE-2012-1823).
+    """
     query = variables.get(b"QUERY_STRING", b"")
     if not query or b"=" in query or variables.get(b"REQUEST_METHOD") not in (b"GET", b"HEAD"):
         return []
@@ -308,7 +415,7 @@ def _words(variables: dict[bytes, bytes]) -> list[bytes]:
 
     words = [unquote_to_bytes(word) for word in query.split(b"+")]
     # "If the server cannot [encode] any part of the search-string, … no command line" (§4.4).
-    return [] if any(b"\0" in word for word in words) else words
+    return [] if any(word[:1] == b"-" or b"\0" in word for word in words) else words
 
 
 def _encode(variables: dict[bytes, bytes], words: list[bytes]) -> bytes:
@@ -396,13 +503,29 @@ def _spool(stream: Any, announced: int | None) -> tuple[int, int]:
         return os.dup(file.fileno()), count
 
 
+def _fault(head: Response) -> str:
+    """Return what is wrong with how the head says where the body ends, "" for nothing."""
+    if any(name.lower() == "transfer-encoding" for name, _ in head.headers):
+        return "it has a Transfer-Encoding, which is the web server's to choose"
+    lengths = {value for name, value in head.headers if name.lower() == "content-length"}
+    if len(lengths) > 1 or not all(map(_is_length, lengths)):
+        return f"its Content-Length is {' and '.join(sorted(lengths))[:80]!r}"
+    return ""
+
+
 def _headers(head: Response) -> list[tuple[str, str]]:
     """Return the head's fields, but for those of one connection, as an application may send them."""
-    return [
-        (name, value.replace("\t", " "))
-        for name, value in head.headers
-        if name.lower() not in HOP_BY_HOP
-    ]
+    headers = []
+    has_length = False
+    for name, value in head.headers:
+        lower = name.lower()
+        # A length that is said twice, the same each time, is passed on once.
+        if lower in HOP_BY_HOP or (lower == "content-length" and has_length):
+            continue
+        has_length = has_length or lower == "content-length"
+        # A tab is white space as good as a space (RFC 9110 §5.5); PEP 3333 has none.
+        headers.append((name, value.replace("\t", " ")))
+    return headers
 
 
 def _plain(
