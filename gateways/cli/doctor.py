@@ -42,7 +42,8 @@ def command(
         tail /var/log/nginx/error.log | gateways doctor -
 
     --fix makes a script executable, and removes carriage returns and a byte order mark; the file
-    as it was stays beside it.  Nothing else is changed, and a script is executed with --run alone.
+    as it was stays beside it.  It mends only files of whoever runs doctor: as root, root's own.
+    Nothing else is changed, and a script is executed with --run alone.
     The exit code is 1 when there are findings that are not mended.
     """
     from gateways import doctor

@@ -148,12 +148,13 @@ def described(path: str) -> str:
     """Return a file's permissions in words: "mode 0640, owner root, group root"."""
     found = os.stat(path)
     return (
-        f"mode {stat.S_IMODE(found.st_mode):04o}, owner {_user_name(found.st_uid)},"
+        f"mode {stat.S_IMODE(found.st_mode):04o}, owner {user_name(found.st_uid)},"
         f" group {group_name(found.st_gid)}"
     )
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """Return a user's name, or its number where it has none."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import warnings
 
 from gateways.doctor.findings import Finding, Report, shown
 from gateways.errors import ProtocolError
@@ -26,7 +27,10 @@ def check_source(path: str, data: bytes, report: Report) -> None:
     if _is_nph(path):
         return
     try:
-        tree = ast.parse(data)
+        # A warning is of no use here, and telling of it would read the file that it names.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(data)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return  # The interpreter itself has told of it.
     pieces, known_to_end = _printed(tree.body)

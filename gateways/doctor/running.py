@@ -10,7 +10,7 @@ import subprocess
 import time
 from contextlib import suppress
 
-from gateways.doctor import output
+from gateways.doctor import access, output
 from gateways.doctor.findings import Finding, Report, command, shown
 from gateways.doctor.shebang import SERVERS_PATH
 from gateways.doctor.source import rights_of
@@ -44,6 +44,7 @@ def check(path: str, timeout: float, script_name: str, report: Report) -> None:
     """Run the script; find that it cannot be started, does not end, fails, or writes no head."""
     path = os.path.abspath(path)
     script_name = script_name or f"/{os.path.basename(path)}"
+    rights = rights_of(report.user)
     try:
         process = subprocess.Popen(
             [path],
@@ -53,7 +54,7 @@ def check(path: str, timeout: float, script_name: str, report: Report) -> None:
             cwd=os.path.dirname(path),
             env=environment(path, script_name),
             start_new_session=True,
-            **rights_of(report.user),
+            **rights,
         )
     except OSError as error:
         report.add(
@@ -67,7 +68,9 @@ def check(path: str, timeout: float, script_name: str, report: Report) -> None:
         )
         return
     out, errors, ended = _pump(process, timeout)
-    report.checked.append(f"one run as CGI, as {report.user.name}")
+    report.checked.append(
+        f"one run as CGI, as {access.user_name(rights.get('user', os.geteuid()))}"
+    )
     if not ended:
         report.add(
             Finding(
@@ -127,13 +130,19 @@ def _pump(process: subprocess.Popen[bytes], timeout: float) -> tuple[bytes, byte
                 store = kept[key.fileobj]  # type: ignore[index]  # only these two are registered
                 if len(store) < _MAX_OUTPUT:
                     store += data
-    ended = True
-    try:
-        process.wait(max(0.1, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        ended = False
+    ended = _has_ended(process.pid, max(deadline, time.monotonic() + 0.1))
+    # Until it is waited for, its number is given to no other process, and neither is its group's.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     out, errors = kept.values()
     return bytes(out), bytes(errors), ended
+
+
+def _has_ended(pid: int, deadline: float) -> bool:
+    """Return whether the child ends before the deadline; it stays to be waited for."""
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True

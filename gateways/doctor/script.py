@@ -6,10 +6,8 @@ import os
 import re
 import stat
 
-from gateways.doctor import access, mending, output, paths, running, shebang, source
+from gateways.doctor import access, files, mending, output, paths, running, shebang, source
 from gateways.doctor.findings import Finding, Report, Wishes, command
-
-_MAX_SOURCE = 4 * 1024 * 1024
 
 _CANNOT_START = (
     *("not-executable", "unreadable", "folder-barred", "empty-file", "bom", "crlf", "no-shebang"),
@@ -37,8 +35,7 @@ def examine(path: str, wishes: Wishes, report: Report, trusted: bool = True) -> 
         return
     paths.check_folders(path, report)
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_SOURCE)
+        data = files.read(path)
     except OSError as error:
         report.notes.append(f"{path} cannot be read by whoever runs doctor: {error.strerror}")
         return

@@ -1,8 +1,8 @@
 """Python source, looked at and never executed: its syntax, and the modules that it imports.
 
 The interpreter that the script names does the looking, since it knows its own grammar and where
-its own modules are.  Root looks with the rights of the web server's user, so that nothing that
-belongs to the script's owner is run by root, and so that what that user cannot read is not found.
+its own modules are; but only where nobody else than root and whoever runs doctor could have changed
+it.  Root never looks with its own rights, but with those of the web server's user.
 """
 
 from __future__ import annotations
@@ -13,20 +13,34 @@ import subprocess
 import sys
 from typing import Any
 
-from gateways.doctor import access
+from gateways.doctor import access, files
 from gateways.doctor.findings import Finding, Report, command, shown
 
 _NOBODY = 65534
 
-# Python 3 from 3.4 on.  find_spec of a name without a dot imports nothing.
+# Python 3 from 3.4 on.  The script's folder is never on sys.path here: whatever this program itself
+# imports, then or later (linecache for a warning), would be taken from there and executed.
 _LOOK = r"""
-import ast, json, sys
+import ast, encodings.idna, importlib.machinery, json, linecache, site, stringprep, sys, warnings
+warnings.simplefilter("ignore")
 asked = json.loads(sys.argv[1])
 source = sys.stdin.buffer.read()
 told = {"version": list(sys.version_info[:3]), "missing": [], "relative": [], "path_changed": False}
 told["errors"] = []
 path = asked["folders"]
+if asked["user_site"]:
+    path.append(site.getusersitepackages())
 seen = set()
+
+def find(name):
+    for finder in sys.meta_path:
+        if finder is importlib.machinery.PathFinder:
+            spec = finder.find_spec(name, path + sys.path)
+        else:
+            # The built-in and frozen modules, and those that site-packages has installed.
+            spec = getattr(finder, "find_spec", lambda *_: None)(name, None)
+        if spec:
+            return spec
 
 def is_sys_path(node):
     return isinstance(node, ast.Attribute) and node.attr == "path" and getattr(node.value, "id", "") == "sys"
@@ -84,9 +98,9 @@ def look(file, tree, is_script):
                 told["relative"].append(line)
             continue
         try:
-            spec = find_spec(name)
+            spec = name == "__main__" or find(name)
         except (ImportError, ValueError):
-            spec = name == "__main__"
+            spec = None
         if not spec:
             told["missing"].append([file, line, name])
             continue
@@ -98,7 +112,7 @@ def look(file, tree, is_script):
             seen.add(origin)
             try:
                 with open(origin, "rb") as opened:
-                    inner = parse(origin, opened.read())
+                    inner = parse(origin, opened.read(asked["limit"]))
             except OSError:
                 continue
             if inner is not None:
@@ -106,9 +120,7 @@ def look(file, tree, is_script):
 
 tree = parse(asked["path"], source)
 if tree is not None:
-    from importlib.util import find_spec
     told["path_changed"] = changes(tree)
-    sys.path[:] = path + [each for each in sys.path if each]
     look(asked["path"], tree, True)
 print(json.dumps(told))
 """
@@ -160,30 +172,64 @@ def check(path: str, data: bytes, interpreter: str, report: Report) -> None:
 
 
 def _look(path: str, data: bytes, interpreter: str, report: Report) -> dict[str, Any] | None:
-    folder = os.path.dirname(os.path.abspath(path))
-    asked = json.dumps({"path": path, "folders": [folder]})
-    # The user's own site-packages count only where the script will run as that user.
-    isolated = "-E" if report.user.uid == os.geteuid() else "-I"
+    is_root = os.geteuid() == 0
+    why = _why_not(interpreter, report)
+    if why:
+        report.notes.append(f"{path}: its syntax and imports were not looked at: {why}")
+        return None
+    asked = {
+        "path": path,
+        "folders": [os.path.dirname(os.path.abspath(path))],
+        # The user's own site-packages count only where the script will run as that user.
+        "user_site": not is_root and report.user.uid == os.geteuid(),
+        "limit": files.MAX_SOURCE,
+    }
     try:
         done = subprocess.run(
-            [interpreter, isolated, "-B", "-c", _LOOK, asked],
+            [interpreter, "-I", "-B", "-c", _LOOK, json.dumps(asked)],
             input=data,
             capture_output=True,
             timeout=20,
             cwd="/",
             env={"PATH": os.defpath, "LANG": "C.UTF-8"},
             check=False,
-            # Our own interpreter runs nothing of the script's owner, and may be closed to others.
-            **({} if interpreter == sys.executable else rights_of(report.user)),
+            **rights_of(report.user),
         )
         told: dict[str, Any] = json.loads(done.stdout)
     except (OSError, ValueError, subprocess.TimeoutExpired):
         report.notes.append(
-            f"{path}: its syntax and imports were not looked at, because {interpreter} did not do it"
+            f"{path}: its syntax and imports were not looked at: {interpreter} did not do it"
+            + (
+                f" as the user {report.user.name}; run doctor as the file's owner"
+                if is_root
+                else ""
+            )
         )
         return None
     report.checked.append(f"syntax (Python {'.'.join(map(str, told['version'][:2]))})")
     return told
+
+
+def _why_not(interpreter: str, report: Report) -> str:
+    """Return why the interpreter is not to be run here, or "" where it may be."""
+    if os.geteuid() == 0 and report.user.uid == 0:
+        return (
+            "run as root, doctor does that with the rights of the web server's user alone; run it as"
+            " the file's owner, or name another user with --user"
+        )
+    if interpreter == sys.executable:
+        return ""  # It is running already.
+    try:
+        part = files.changeable(interpreter)
+        how = access.described(part) if part else ""
+    except OSError as error:
+        return f"{interpreter} could not be judged ({error.strerror})"
+    if part:
+        return (
+            f"{interpreter} was not run, since others than root and whoever runs doctor can change"
+            f" {part} ({how})"
+        )
+    return ""
 
 
 def rights_of(user: access.User) -> dict[str, Any]:

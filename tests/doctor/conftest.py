@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,27 @@ from pathlib import Path
 import pytest
 
 from gateways import doctor
-from gateways.doctor import Report
+from gateways.doctor import Report, access
+from gateways.doctor.shebang import SERVERS_PATH
 
-HELLO = f"#!{sys.executable}\nprint('Content-Type: text/plain')\nprint()\nprint('hello')\n"
+IS_ROOT = os.geteuid() == 0
 
 ME = pwd.getpwuid(os.geteuid()).pw_name
+
+LOOKER = "nobody" if IS_ROOT else ME
+"""With whose rights the interpreter looks at imports: root never does that with its own."""
+
+
+def _python() -> str:
+    """An interpreter that LOOKER may run; ours may be closed to others than root."""
+    if any(access.barred_folders(sys.executable, access.find_user(LOOKER))):
+        return shutil.which("python3", path=SERVERS_PATH) or sys.executable
+    return sys.executable
+
+
+PYTHON = _python()
+
+HELLO = f"#!{PYTHON}\nprint('Content-Type: text/plain')\nprint()\nprint('hello')\n"
 
 Script = Callable[..., Path]
 

@@ -12,7 +12,7 @@ import pytest
 from gateways.cli import group
 from gateways.doctor import loglines
 from tests.doctor import pages
-from tests.doctor.conftest import HELLO, ME, Script
+from tests.doctor.conftest import HELLO, LOOKER, ME, Script
 from tests.server.live import plain, running
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -32,7 +32,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_a_healthy_thing_is_one_line_and_exit_0(run: Run, script: Script, folder: Path) -> None:
     path = script()
-    code, out, err = run(path)
+    code, out, err = run(path, user=LOOKER)
     assert (code, err) == (0, "")
     assert out.startswith(f"healthy: {path} (existence, ")
     assert out.count("\n") == 1
@@ -46,7 +46,7 @@ def test_a_finding_is_what_was_seen_why_and_what_mends_it_and_exit_1(
     run: Run, script: Script
 ) -> None:
     path = script(mode=0o644)
-    code, out, _ = run(path)
+    code, out, _ = run(path, user=LOOKER)
     assert code == 1
     seen, why, mend = out.splitlines()
     assert seen == f"found: {path} has mode 0644, without an x bit"

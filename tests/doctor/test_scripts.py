@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -12,18 +14,27 @@ from pathlib import Path
 import pytest
 
 from gateways import doctor
-from gateways.doctor import Report
+from gateways.doctor import Report, files, source
 from gateways.doctor import script as scripts
 from gateways.doctor.access import User
 from gateways.doctor.findings import Wishes
 from gateways.doctor.shebang import SERVERS_PATH
 from gateways.errors import ConfigurationError
-from tests.doctor.conftest import HELLO, ME, Script, codes, examine
+from tests.doctor import conftest
+from tests.doctor.conftest import HELLO, IS_ROOT, LOOKER, ME, PYTHON, Script
 
 STRANGER = User("www-data", 54321, 54321, frozenset({54321}))
 """A user who owns nothing here and is in no group of ours."""
 
 PYTHON_SH = shutil.which("sh") or "/bin/sh"
+
+
+def examine(thing: object, user: str = LOOKER, **wishes: object) -> Report:
+    return conftest.examine(thing, user, **wishes)
+
+
+def codes(thing: object, user: str = LOOKER, **wishes: object) -> list[str]:
+    return conftest.codes(thing, user, **wishes)
 
 
 def look(path: Path, user: User = STRANGER) -> Report:
@@ -110,13 +121,73 @@ def test_an_older_copy_is_not_overwritten(script: Script) -> None:
     assert path.with_name("hello.cgi.orig").read_text() == "older"
 
 
-def test_a_link_stays_a_link_when_its_target_is_mended(script: Script, folder: Path) -> None:
+def test_a_symbolic_link_is_not_mended_and_its_target_is_named(
+    script: Script, folder: Path
+) -> None:
     path = script(HELLO.replace("\n", "\r\n"))
     link = folder / "link.cgi"
     link.symlink_to(path)
-    assert examine(link, fix=True).healthy
+    before = path.read_bytes()
+    report = examine(link, fix=True)
+    assert not report.healthy
+    assert f"gateways doctor --fix {path}" in report.notes[-1]
     assert link.is_symlink()
-    assert path.read_text() == HELLO
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(folder)) == ["hello.cgi", "link.cgi"]
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can give a file away")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_belongs_to_somebody_else_is_not_mended(
+    script: Script, folder: Path, what: str
+) -> None:
+    path = script(HELLO.replace("\n", "\r\n"), mode=0o644)
+    os.chown(path, 1001, 1001)
+    if what == "folder":
+        os.chown(folder, 1001, 1001)
+    before = path.read_bytes(), path.stat()
+    report = examine(path, fix=True)
+    assert [each.code for each in report.findings] == ["not-executable", "crlf"]
+    assert not any(each.fixed for each in report.findings)
+    assert re.search(rf"sudo -u \S+ gateways doctor --fix {path}$", report.notes[-1])
+    assert (path.read_bytes(), path.stat()) == before
+    assert os.listdir(folder) == ["hello.cgi"]
+
+
+@pytest.mark.parametrize("mode", [0o4644, 0o2644])
+def test_a_file_with_rights_of_its_own_is_not_mended(script: Script, mode: int) -> None:
+    path = script(mode=mode)
+    report = examine(path, fix=True)
+    assert "not-executable" in [each.code for each in report.findings]
+    assert f"chmod ug-s {path}" in report.notes[-1]
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_nothing_is_mended_where_others_may_write(script: Script, folder: Path) -> None:
+    path = script(mode=0o644)
+    for mode, words in ((0o777, f"type: chmod go-w {folder}"), (0o1777, "move it")):
+        folder.chmod(mode)
+        report = examine(path, fix=True)
+        assert words in report.notes[-1]
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_file_longer_than_what_is_read_is_not_cut_by_mending(script: Script) -> None:
+    text = HELLO.replace("\n", "\r\n") + "#" * files.MAX_SOURCE
+    path = script(text)
+    report = examine(path, fix=True)
+    assert "crlf" in [each.code for each in report.findings]
+    assert path.read_bytes() == text.encode()
+
+
+def test_reading_waits_for_nothing(folder: Path) -> None:
+    os.mkfifo(folder / "a.cgi")
+    assert codes(folder / "a.cgi") == ["not-a-file"]
+    with pytest.raises(OSError, match="no regular file"):
+        files.read(str(folder / "a.cgi"))
+    # What is read from there is made up while it is read, and some of it is waited for.
+    assert Path("/proc/self/status").read_bytes()
+    assert files.read("/proc/self/status") == b""
 
 
 def test_carriage_returns_behind_the_first_line_hurt_a_shell_and_not_python(script: Script) -> None:
@@ -182,7 +253,7 @@ def test_an_empty_file(script: Script) -> None:
         ("#!/usr/bin/env python3.999", "env-missing"),
         ("#!/usr/bin/env", "env-missing"),
         ("#!/usr/bin/env python3 -u", "env-arguments"),
-        (f"#!{sys.executable} " + "x" * 300, "shebang-too-long"),
+        (f"#!{PYTHON} " + "x" * 300, "shebang-too-long"),
     ],
 )
 def test_faults_of_the_first_line(script: Script, line: str, code: str) -> None:
@@ -201,17 +272,17 @@ def test_first_lines_that_linux_takes(script: Script, line: str) -> None:
 
 @pytest.mark.parametrize("line", ["#!python3", "#!/usr/bin/python3.999"])
 def test_the_command_that_mends_the_first_line_does(script: Script, line: str) -> None:
-    path = script(HELLO.replace(f"#!{sys.executable}", line))
+    path = script(HELLO.replace(f"#!{PYTHON}", line))
     (finding,) = examine(path).findings
     subprocess.run(finding.commands[0], shell=True, check=True)
-    assert codes(path, run=True) == []
+    assert codes(path, user=ME, run=True) == []
 
 
 def test_env_finds_here_what_a_web_server_does_not_find(
     script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "bin").mkdir()
-    (folder / "bin" / "mypython").symlink_to(sys.executable)
+    (folder / "bin" / "mypython").symlink_to(PYTHON)
     monkeypatch.setenv("PATH", f"{folder}/bin:{SERVERS_PATH}")
     path = script("#!/usr/bin/env mypython\nprint('Content-Type: text/plain\\n')\n")
     (finding,) = examine(path).findings
@@ -306,14 +377,65 @@ def test_looking_executes_nothing(script: Script, folder: Path) -> None:
     assert not (folder / "__pycache__").exists()
 
 
+@pytest.mark.parametrize("name", ["linecache", "stringprep"])
+def test_no_module_beside_the_script_is_executed(script: Script, folder: Path, name: str) -> None:
+    ran = folder / "ran"
+    folder.chmod(0o777)
+    (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    # Python imports linecache to tell a warning, and stringprep for this encoding.
+    (folder / "warned.py").write_text("assert (1, 'x')\n")
+    (folder / "encoded.py").write_text("# coding: idna\nx = 1\n")
+    report = examine(script(HELLO + "import warned\nimport encoded\n"))
+    assert any(each.startswith("syntax") for each in report.checked)
+    assert not ran.exists()
+
+
+def test_an_interpreter_that_others_can_change_is_not_run(script: Script, folder: Path) -> None:
+    ran = folder / "ran"
+    python = folder / "python3"
+    python.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    python.chmod(0o755)
+    folder.chmod(0o777)
+    report = examine(script(f"#!{python}\nprint()\n"))
+    assert f"{python} was not run" in report.notes[0]
+    assert not ran.exists()
+
+
+def test_a_link_to_an_interpreter_is_as_good_as_its_folder(folder: Path) -> None:
+    (folder / "python3").symlink_to("/bin/sh")
+    assert files.changeable("/bin/sh") == ""
+    assert files.changeable(str(folder / "python3")) == str(folder.parent)
+    # The folder above a link is that above its target, and not the one in which the link is.
+    (folder / "a" / "b" / "c").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "a" / "b" / "c")
+    up = "/".join([".."] * len(folder.parts))
+    assert os.path.abspath(f"{folder}/link/{up}/bin/sh") == "/bin/sh"
+    assert files.changeable(f"{folder}/link/{up}/bin/sh") == str(folder.parent)
+    assert files.changeable(str(folder), sticky=True) == ""
+    assert files.changeable(str(folder.parent), sticky=True) == str(folder.parent)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="others look with their own rights")
+def test_root_looks_with_the_rights_of_the_web_server_or_not_at_all(
+    script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = examine(script(HELLO + "import no_such_module_here\n"), user="root")
+    assert report.findings == []
+    assert "with the rights of the web server's user alone" in report.notes[0]
+    monkeypatch.setattr(source, "_LOOK", f"open({str(folder / 'ran')!r}, 'w')")
+    report = examine(script())
+    assert "did not do it as the user nobody" in report.notes[0]
+    assert not (folder / "ran").exists()
+
+
 def test_a_syntax_error(script: Script) -> None:
-    (finding,) = examine(script(f"#!{sys.executable}\nimport sys\nif sys\n")).findings
+    (finding,) = examine(script(f"#!{PYTHON}\nimport sys\nif sys\n")).findings
     assert finding.code == "syntax-error"
     assert finding.seen.startswith("line 3 of ")
 
 
 def test_a_script_for_python_2_is_told_apart(script: Script) -> None:
-    (finding,) = examine(script(f"#!{sys.executable}\nprint 'Content-Type: text/plain'\n")).findings
+    (finding,) = examine(script(f"#!{PYTHON}\nprint 'Content-Type: text/plain'\n")).findings
     assert finding.code == "syntax-error"
     assert "Python 2" in finding.why
     (finding,) = examine(script(HELLO + "import urllib2\n")).findings
@@ -379,17 +501,23 @@ def _newer_python(folder: Path) -> Path:
         if real:
             return Path(real)
     program = folder / "python3.13"
-    hide = "import sys; sys.version_info = (3, 13, 0, 'final', 0); sys.modules['cgi'] = None; "
+    hide = "import sys; sys.version_info = (3, 13, 0, 'final', 0); "
+    hide += "import importlib.machinery as m; find = m.PathFinder.find_spec; "
+    hide += "m.PathFinder.find_spec = lambda n, *at: None if n == 'cgi' else find(n, *at); "
     # $3 is the program that is passed with -c.
     program.write_text(
-        f'#!/bin/sh\nprogram=$4; exec {sys.executable} $1 $2 $3 "{hide}exec(sys.argv.pop(1))"'
+        f'#!/bin/sh\nprogram=$4; exec {PYTHON} $1 $2 $3 "{hide}exec(sys.argv.pop(1))"'
         ' "$program" "$5"\n'
     )
     program.chmod(0o755)
     return program
 
 
-def test_the_module_cgi_is_gone_in_newer_pythons(script: Script, folder: Path) -> None:
+def test_the_module_cgi_is_gone_in_newer_pythons(
+    script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The stand-in lies below /tmp, where no interpreter is run otherwise.
+    monkeypatch.setattr(files, "changeable", lambda *_: "")
     python = _newer_python(folder)
     (finding,) = examine(script(f"#!{python}\nimport cgi\n")).findings
     assert finding.code == "legacy-cgi"
@@ -402,7 +530,11 @@ def test_a_module_that_is_gone_is_told_apart(script: Script) -> None:
     assert "Python 3.12" in finding.why
 
 
-def test_an_application_needs_neither_mode_nor_shebang(script: Script) -> None:
+def test_an_application_needs_neither_mode_nor_shebang(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is looked at by the interpreter that runs doctor, which may be closed to others than root.
+    monkeypatch.setattr(sys, "executable", PYTHON)
     text = "def application(environ, start_response):\n    return []\n"
     for name in ("app.wsgi", "app.py"):
         report = examine(script(text, name=name, mode=0o644))
@@ -438,9 +570,7 @@ def test_an_application_needs_neither_mode_nor_shebang(script: Script) -> None:
     ],
 )
 def test_heads_that_are_wrong_in_the_source(script: Script, body: str, code: str) -> None:
-    assert codes(script(f"#!{sys.executable}\n'''doc'''\nx = 1\n{body}\n")) == (
-        [code] if code else []
-    )
+    assert codes(script(f"#!{PYTHON}\n'''doc'''\nx = 1\n{body}\n")) == ([code] if code else [])
 
 
 def _sh(text: str) -> str:
@@ -479,7 +609,7 @@ def test_an_nph_script_writes_the_http_head(script: Script) -> None:
     text = _sh("printf 'HTTP/1.1 200 OK\\r\\n\\r\\n'")
     assert codes(script(text, name="nph-a.cgi"), run=True) == []
     assert codes(script(name="nph-b.cgi"), run=True) == ["http-line"]
-    text = f"#!{sys.executable}\nprint('HTTP/1.1 200 OK\\n')\nprint('hello')\n"
+    text = f"#!{PYTHON}\nprint('HTTP/1.1 200 OK\\n')\nprint('hello')\n"
     assert codes(script(text, name="nph-c.cgi"), run=True) == []
 
 
@@ -487,11 +617,33 @@ def test_a_script_that_never_ends_is_killed_with_all_it_started(
     script: Script, folder: Path
 ) -> None:
     path = script(_sh(f"sleep 300 & echo $! > {folder}/pid; wait"))
-    assert codes(path, run=True, timeout=0.5) == ["runs-too-long"]
+    assert codes(path, user=ME, run=True, timeout=0.5) == ["runs-too-long"]
     child = int((folder / "pid").read_text())
     # It is gone, or a zombie that waits for init.
     state = Path(f"/proc/{child}/stat")
     assert not state.exists() or state.read_text().split()[2] in "ZX"
+
+
+def test_no_group_is_killed_whose_leader_was_waited_for(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    def killpg(group: int, number: int) -> None:
+        # It is our child still, ended or not, so that no other process has its number.
+        waited.append(os.waitid(os.P_PID, group, os.WEXITED | os.WNOWAIT))
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    assert codes(script(), run=True) == []
+    assert len(waited) == 1
+
+
+def test_the_user_that_it_ran_as_is_named(script: Script, powerless: None) -> None:
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    with conftest.as_owner():
+        path = script("#!/bin/sh\nprintf 'Status: 200\\n\\n'\n")
+    report = examine(path, user="root", run=True)
+    assert f"one run as CGI, as {me}" in report.checked
 
 
 def test_a_script_that_is_run_sees_a_clean_environment(
@@ -501,7 +653,7 @@ def test_a_script_that_is_run_sees_a_clean_environment(
     path = script(
         _sh(f"env > {folder}/env; pwd >> {folder}/env; printf 'A: b\\nStatus: 200\\n\\n'")
     )
-    assert codes(path, run=True) == []
+    assert codes(path, user=ME, run=True) == []
     seen = (folder / "env").read_text()
     assert "SECRET" not in seen
     assert "GATEWAY_INTERFACE=CGI/1.1" in seen
@@ -530,7 +682,7 @@ def test_a_fastcgi_program_is_not_run_as_cgi(script: Script) -> None:
     assert "FastCGI program" in report.notes[0]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run it as somebody else")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can run it as somebody else")
 def test_root_runs_a_script_with_the_rights_of_the_web_server(script: Script, folder: Path) -> None:
     path = script(
         _sh(f"printf 'Content-Type: text/plain\\n\\n'; id -u; id -u > {folder}/uid; true")

@@ -1,0 +1,73 @@
+"""Files of others: reading one without waiting for it, and who could have put it there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+MAX_SOURCE = 4 * 1024 * 1024
+"""Bytes of a script that are read at most."""
+
+_LINKS = 40  # as many symbolic links as Linux follows in one path
+
+
+def open_regular(path: str, flags: int = 0) -> int:
+    """Open a regular file for reading, with `flags` besides, and return the descriptor.
+
+    Raises OSError where it cannot be opened, and where it is anything else than a regular file.
+    """
+    # Without O_NONBLOCK a FIFO would be waited for, and a terminal could become ours.
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | flags)
+    if stat.S_ISREG(os.fstat(number).st_mode):
+        return number
+    os.close(number)
+    raise OSError(errno.EINVAL, "it is no regular file", path)
+
+
+def read(path: str) -> bytes:
+    """Return the first `MAX_SOURCE` bytes of a regular file; raises OSError as `open_regular` does.
+
+    What the kernel makes up while it is read, as in /proc, has the size 0 and reads as empty.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        return file.read(min(os.fstat(file.fileno()).st_size, MAX_SOURCE))
+
+
+def changeable(path: str, sticky: bool = False) -> str:
+    """Return the first part of `path` that somebody else than root and this process could change.
+
+    Each folder and symbolic link on the way is judged, and what it leads to; "" is that there is
+    none.  With `sticky` a folder such as /tmp is good enough where what is taken from it is root's
+    or this process's own; but not as the last folder.  Raises OSError where a part is not there.
+    """
+    here, links = "/", 0
+    # Not abspath: it takes "link/.." away, which leads to the folder above the link's target.
+    left = os.path.join(os.getcwd(), path).split("/")[:0:-1]
+    while True:
+        found = os.lstat(here)
+        is_link = stat.S_ISLNK(found.st_mode)
+        if found.st_uid not in (0, os.geteuid()):
+            return here
+        # Who owns what is taken from a folder such as /tmp is judged in the next round.
+        is_sticky = sticky and left and found.st_mode & stat.S_ISVTX
+        if not is_link and not is_sticky and _written_by_others(found):
+            return here
+        if is_link:
+            links += 1
+            if links > _LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(here)
+            left += target.split("/")[::-1]
+            here = "/" if target.startswith("/") else os.path.dirname(here)
+        # Empty parts come of "//", and of a target that begins with "/".
+        left = [each for each in left if each not in ("", ".")]
+        if not left:
+            return ""
+        name = left.pop()
+        here = os.path.dirname(here) if name == ".." else os.path.join(here, name)
+
+
+def _written_by_others(found: os.stat_result) -> bool:
+    # An access control list that lets somebody write shows in the group's bit.
+    return bool(found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != 0))
