@@ -297,7 +297,8 @@ class HeadParser:
     what makes a `Location: /path` a local redirect or not (§6.2.2).
 
     A Status, Location or Content-Type without a value counts as absent, an equal second one is
-    dropped, and so is cgitb's `<!--: spam` in the first line.  What an empty field of HTTP's means is left to whoever reads it.
+    dropped, and so is cgitb's `<!--: spam` in the first line.  What an empty field of HTTP's means
+    is left to whoever reads it.
 
     `max_bytes` bounds the head with its empty line.  `rule` is the section named in errors.
     """

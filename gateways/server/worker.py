@@ -483,16 +483,18 @@ class Worker:
 
     def _due(self) -> float:
         """Return when there is something to do although nothing happens."""
-        tick = self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
+        tick = self._next_tick()
         yielded = self._yielded and not self.draining
         return min(tick, self._accept_again_at) if yielded else tick
+
+    def _next_tick(self) -> float:
+        return self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
 
     def _tick_when_due(self) -> None:
         now = time.monotonic()
         if self._yielded and now >= self._accept_again_at and not self.draining:
             self._accept_again(now)
-        tick = self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
-        if self._signals or now >= tick:
+        if self._signals or now >= self._next_tick():
             self._tick(now)
 
     def _tick(self, now: float) -> None:
