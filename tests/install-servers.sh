@@ -1,6 +1,8 @@
 #!/bin/sh
-# Installs what the tests and the demo use beside Python: nginx, Apache with mod_fcgid, openssl,
-# curl, Chromium and its driver.  For Debian and Ubuntu; starts no service.
+# Installs what the tests and the demo use beside Python: nginx, Apache with mod_fcgid, lighttpd,
+# the process managers spawn-fcgi, multiwatch and systemd-socket-activate, CGI programs that people
+# run (git, gitweb, cgit, Perl's CGI.pm), a C compiler, openssl, curl, Chromium and its driver.  For
+# Debian and Ubuntu; starts no service.
 #
 #   tests/install-servers.sh           install what is missing.  Not root, or no apt: only says
 #                                      what is missing and how to get it, and exits 0
@@ -21,6 +23,15 @@ missing() {
     has nginx || echo nginx-light
     has apache2 || echo apache2
     [ -e /usr/lib/apache2/modules/mod_fcgid.so ] || echo libapache2-mod-fcgid
+    has lighttpd || echo lighttpd
+    has spawn-fcgi || echo spawn-fcgi
+    has multiwatch || echo multiwatch
+    has systemd-socket-activate || echo systemd
+    has git || echo git
+    [ -e /usr/share/gitweb/gitweb.cgi ] || echo gitweb
+    [ -e /usr/lib/cgit/cgit.cgi ] || echo cgit
+    perl -MCGI -e 1 2>/dev/null || echo libcgi-pm-perl
+    [ -e /usr/include/stdio.h ] && has cc || printf "gcc\nlibc6-dev\n"
     has openssl || echo openssl
     has curl || echo curl
     has chromium || has chromium-browser || has google-chrome || echo chromium

@@ -9,7 +9,7 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,10 @@ def serving(application: CGIApplication, socket: Path) -> Iterator[str]:
         try:
             yield f"http://127.0.0.1:{front.effective_port}"
         finally:
-            front.trigger.pull_trigger(front.close)  # in its own thread
+            # It closes in its own thread, which may do so, and close the trigger with the rest,
+            # between taking the order and being woken for it.
+            with suppress(OSError):
+                front.trigger.pull_trigger(front.close)
             thread.join(PATIENCE)
             front.task_dispatcher.shutdown()
             assert not thread.is_alive()

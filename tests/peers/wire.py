@@ -385,7 +385,7 @@ def is_alive(pid: int) -> bool:
     """Whether the process runs; one that has ended and waits to be buried does not."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 

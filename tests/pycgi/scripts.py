@@ -130,6 +130,6 @@ def exists(pid: int) -> bool:
     """Whether there is such a process that has not ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # the second: it ended between opening and reading
     return state != "Z"
