@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
@@ -45,8 +46,15 @@ def _serve(
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
         check_protocol(address.protocol)
-    listeners = _open_all(parsed, options)
-    if options.workers == 1:
+    serve_on(_open_all(parsed, options), application, options)
+
+
+def serve_on(listeners: list[Listener], application: Application | str, options: Options) -> None:
+    """Serve `application` on `listeners`, which it closes in the end."""
+    # A process cannot load an application anew: that takes a master, unless whoever has started
+    # this one on a listening socket is to do it.
+    reloads = options.touch_reload or options.reload_on_change
+    if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
         _serve_here(application, listeners, options)
     else:
         _serve_in_workers(application, listeners, options)
@@ -92,8 +100,9 @@ def _close_all(listeners: list[Listener]) -> None:
 def _serve_here(
     application: Application | str, listeners: list[Listener], options: Options
 ) -> None:
+    since = time.time()
     try:
-        worker = Worker(_load(application), listeners, options)
+        worker = Worker(_load(application), listeners, options, since=since)
     except ConfigurationError:
         _close_all(listeners)
         raise
