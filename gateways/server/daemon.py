@@ -20,7 +20,7 @@ from gateways.server.worker import Application, Worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Importing typing takes a megabyte.
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
 
@@ -49,15 +49,23 @@ def _serve(
     serve_on(_open_all(parsed, options), application, options)
 
 
-def serve_on(listeners: list[Listener], application: Application | str, options: Options) -> None:
-    """Serve `application` on `listeners`, which it closes in the end."""
+def serve_on(
+    listeners: list[Listener],
+    application: Application | str,
+    options: Options,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve `application` on `listeners`, which it closes in the end.
+
+    `on_ready` is called when connections are accepted for the first time.
+    """
     # A process cannot load an application anew: that takes a master, unless whoever has started
     # this one on a listening socket is to do it.
     reloads = options.touch_reload or options.reload_on_change
     if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
-        _serve_here(application, listeners, options)
+        _serve_here(application, listeners, options, on_ready)
     else:
-        _serve_in_workers(application, listeners, options)
+        _serve_in_workers(application, listeners, options, on_ready)
     log.info("stopped")
     left = [thread.name for thread in threading.enumerate() if not thread.daemon]
     if isinstance(application, str) and len(left) > 1:
@@ -98,7 +106,10 @@ def _close_all(listeners: list[Listener]) -> None:
 
 
 def _serve_here(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
 ) -> None:
     since = time.time()
     try:
@@ -111,14 +122,17 @@ def _serve_here(
     gc.collect()
     gc.freeze()
     try:
-        worker.run(lambda: _announce(application, listeners, options))
+        worker.run(lambda: _announce(application, listeners, options, on_ready))
     finally:
         if not frozen:
             gc.unfreeze()  # the program that called serve() goes on
 
 
 def _serve_in_workers(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
 ) -> None:
     from gateways.server.master import Master  # one process alone does without the memory
 
@@ -127,7 +141,7 @@ def _serve_in_workers(
         listeners,
         options,
         _say,
-        lambda: _announce(application, listeners, options),
+        lambda: _announce(application, listeners, options, on_ready),
     )
     try:
         loaded = master.run()
@@ -147,7 +161,13 @@ def _say(error: ConfigurationError) -> None:
     print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
 
 
-def _announce(application: Application | str, listeners: list[Listener], options: Options) -> None:
+def _announce(
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
+) -> None:
+    on_ready()
     where = ", ".join(str(listener.address) for listener in listeners)
     log.info(
         "serving %s at %s (%d worker%s, %d thread%s)",
