@@ -79,7 +79,8 @@ def _boot(module: str, folder: str) -> str:
     """
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return (
-        f"import sys; sys.path.insert(0, {folder!r}); sys.path.append({package!r});"
+        f"import sys; sys.path.insert(0, {folder!r});"
+        f" {package!r} in sys.path or sys.path.insert(1, {package!r});"
         f" from {module} import main; sys.exit(main(sys.argv[1:]))"
     )
 

@@ -84,6 +84,7 @@ def run(
     serves on descriptor 0, `application` its file (or ""), `keep` more names of the environment for it.
     `plain` answers without a daemon.
     """
+    _fill_standard_descriptors()
     try:
         request = _Request(posix.environ)
         here = _open_folder(folder)
@@ -106,6 +107,14 @@ def run(
     except _Unseen as why:
         _say(f"gateways: warm CGI: {why}; answering as plain CGI")
     return plain()
+
+
+def _fill_standard_descriptors() -> None:
+    """Open /dev/null where 0, 1 or 2 is closed: a socket would take its number."""
+    opened = 0
+    while opened < 3:
+        opened = posix.open("/dev/null", posix.O_RDWR)
+    posix.close(opened)
 
 
 def _say(text: str) -> None:
@@ -189,7 +198,9 @@ def _connect(here: int, name: str) -> "_socket.socket | None":
         except OSError as error:
             sock.close()
             raise _Unseen(f"cannot connect to the daemon: {error.strerror or error}") from None
-    owner = int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12)[4:8], sys.byteorder)
+    owner = int.from_bytes(
+        sock.getsockopt(_socket.SOL_SOCKET, _SO_PEERCRED, 12)[4:8], sys.byteorder
+    )
     if owner != posix.geteuid():
         sock.close()
         raise _Unseen(f"the daemon's socket is uid {owner}'s")
@@ -394,13 +405,11 @@ class _Exchange:
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLIN)
         poll.register(1, 0)
-        broken = ""
         try:
             while self.status < 0:
-                broken = self.send()
-                if not broken:
-                    self.wait(poll)
-                    broken = self.receive()
+                self.send()
+                self.wait(poll)
+                broken = self.receive()
                 self.deliver()
                 if broken and self.status < 0:
                     return self.give_up(broken)
@@ -445,19 +454,17 @@ class _Exchange:
             framed += _END_STDIN
         self.outbox = memoryview(framed)
 
-    def send(self) -> str:
-        """Send what waits; return what is wrong, if anything."""
+    def send(self) -> None:
+        """Send what waits."""
         while self.outbox:
             try:
                 self.outbox = self.outbox[self.sock.send(self.outbox) :]
             except BlockingIOError:
-                return ""
-            except OSError as error:
-                # It may have answered before it closed.
+                return
+            except OSError:
+                # It may have answered before it closed; if not, that is seen when it is read.
                 self.outbox = self.outbox[:0]
                 self.sent_all = True
-                return self.receive() or str(error.strerror)
-        return ""
 
     def receive(self) -> str:
         """Take what has come; return what is wrong, if anything."""
