@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
-    "warm": BELOW_THE_EDGES | {"server", "cli"},  # its plain CGI is the command's
+    "warm": BELOW_THE_EDGES | {"server"},
     "doctor": BELOW_THE_EDGES | {"client"},
     "testing": BELOW_THE_EDGES | {"server", "client"},
     "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "warm", "__init__"},

@@ -238,7 +238,12 @@ class Exchange:
 
     def _report(self, error: Exception) -> str:
         reference = os.urandom(4).hex()
-        log.error("error %s in %s: %s", reference, self, wsgi.application_traceback(error))
+        trace = wsgi.application_traceback(error)
+        log.error("error %s in %s: %s", reference, self, trace)
+        if self.connection.worker.options.error_stream != "log" and not self._over:
+            data = f"error {reference} in {self}: {trace}\n".encode("utf-8", "backslashreplace")
+            with suppress(errors.RequestAborted, errors.LocalProtocolError):  # it is gone, or cut
+                self.connection.send(events.ErrorOutput(self.request.request_id, data), False)
         return reference
 
     def _send(self, event: events.Event) -> None:

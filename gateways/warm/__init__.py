@@ -117,10 +117,7 @@ def run(
     )
 
     def plain() -> int:
-        from gateways.cli import cgi
-
-        sys.path.insert(0, folder)
-        return cgi.main(plan.plain[4:])
+        os.execv(plan.plain[0], plan.plain)
 
     status = stub.run(plan.name, runtime_dir, plan.daemon, plan.file, list(keep), plain)
     sys.exit(status)

@@ -54,6 +54,10 @@ class PrivateListener(Listener):
         super().refuse()
 
 
+def _stand_down() -> None:
+    signal.alarm(0)
+
+
 def main(arguments: list[str]) -> None:
     """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG TOUCH…"""
     application, idle, threads, script_name, debug, *touch = arguments
@@ -78,7 +82,7 @@ def main(arguments: list[str]) -> None:
     os.close(empty)
     listener = PrivateListener(Address("fcgi", "fd", fd=0), sock, options)
     try:
-        serve_on([listener], application, options, on_ready=lambda: signal.alarm(0) and None)
+        serve_on([listener], application, options, on_ready=_stand_down)
     except ConfigurationError as error:
         trace = getattr(error, "traceback_text", "")
         sys.exit(f"{trace}gateways: {error}")

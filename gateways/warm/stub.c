@@ -342,8 +342,9 @@ static void read_body_length(void) {
     body = 0;
     if (length != NULL && *length) {
         size_t digits = strspn(length, "0123456789");
-        if (length[digits] == '\0' && digits < 19)
-            body = strtoll(length, NULL, 10);
+        if (length[digits] != '\0' || digits > 18)
+            plain("its CONTENT_LENGTH is no length", "");
+        body = strtoll(length, NULL, 10);
     } else if (getenv("HTTP_TRANSFER_ENCODING") != NULL && *getenv("HTTP_TRANSFER_ENCODING")) {
         body = TO_THE_END;
     }

@@ -15,12 +15,11 @@ daemon for its values (FastCGI §4.1): only when that is answered is stdin read 
 so that until then it may still go to another daemon or to plain CGI.
 """
 
+import _socket
 import posix
+import select
 import sys
 import time
-
-import _socket
-import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +117,7 @@ def _fill_standard_descriptors() -> None:
 
 
 def _say(text: str) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib is an import
         posix.write(2, text.encode("utf-8", "backslashreplace") + b"\n")
     except OSError:
         pass  # nobody logs
@@ -252,7 +251,7 @@ def _start(here: int, name: str, daemon: "list[str]", application: str, keep: "l
         output = posix.open(f"{name}.log", flags | posix.O_WRONLY, 0o600, dir_fd=here)
         if posix.fstat(output).st_size > MAX_LOG:
             posix.ftruncate(output, 0)
-        try:
+        try:  # noqa: SIM105 - contextlib is an import
             posix.unlink(name, dir_fd=here)
         except FileNotFoundError:
             pass
@@ -352,7 +351,9 @@ class _Request:
         """Bytes of body to read, None to the end of file."""
         if length.isdigit() and len(length) < 19:
             self.body = int(length)
-        elif not length and environment.get(b"HTTP_TRANSFER_ENCODING"):
+        elif length:
+            raise _Unseen("its CONTENT_LENGTH is no length")
+        elif environment.get(b"HTTP_TRANSFER_ENCODING"):
             self.body = None
         self.safe = self.body == 0 and environment.get(b"REQUEST_METHOD") in SAFE
 

@@ -132,7 +132,7 @@ def _python_source(plan: Plan, runtime_dir: str, keep: Sequence[str]) -> str:
         print("gateways: cannot keep the stub's bytecode; it will be slower", file=sys.stderr)
     return (
         f"{first}\n"
-        f"# Written by gateways warm for {ascii(plan.plain[-1])}; write it anew rather than changing it.\n"
+        f"# Written by gateways warm for {plan.plain[-1]!a}; write it anew rather than changing it.\n"
         "import sys\n"
         f"sys.path.insert(0, {HERE!r})\n"
         "import stub\n"
