@@ -121,7 +121,7 @@ class Site:
         assert kind.startswith("a Python" if python else "a C"), kind
 
     def start(
-        self, path: str = "/", *, body: bool = False, /, **variables: str
+        self, path: str = "/", body: bool = False, /, **variables: str
     ) -> subprocess.Popen[bytes]:
         """Start the CGI program; the body is written by the caller."""
         environment = {**os.environ, **META, "PATH_INFO": path, **variables}
