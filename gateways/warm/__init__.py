@@ -119,5 +119,7 @@ def run(
     def plain() -> int:
         os.execv(plan.plain[0], plan.plain)
 
-    status = stub.run(plan.name, runtime_dir, plan.daemon, plan.file, list(keep), plain)
+    status = stub.run(
+        plan.name, runtime_dir, plan.daemon, plan.file, list(keep), plain, dict(os.environb)
+    )
     sys.exit(status)

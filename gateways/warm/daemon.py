@@ -5,11 +5,13 @@ Descriptor 0 is the socket, 1 and 2 the log, 3 the note in which stubs count its
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
 import struct
 import sys
+from contextlib import suppress
 
 from gateways.addresses import Address
 from gateways.errors import ConfigurationError
@@ -34,6 +36,13 @@ _CREDENTIALS = struct.Struct("3i")
 class PrivateListener(Listener):
     """The listening socket in the private folder: for this user alone."""
 
+    def __init__(self, sock: socket.socket, options: Options) -> None:
+        super().__init__(Address("fcgi", "fd", fd=0), sock, options)
+        # Out of the way of an application that closes descriptors which it does not know.
+        self._note = fcntl.fcntl(NOTE, fcntl.F_DUPFD_CLOEXEC, 10)
+        os.close(NOTE)
+        self._note_is = _identity(self._note)
+
     def accept(self) -> Accepted | None:
         """Accept a connection, None where another user's process is at the other end."""
         accepted = super().accept()
@@ -50,8 +59,15 @@ class PrivateListener(Listener):
 
     def refuse(self) -> None:
         """End well: the start is not counted any more, before the next stub looks at the note."""
-        os.ftruncate(NOTE, 0)
+        with suppress(OSError):  # the application has closed it all the same
+            if _identity(self._note) == self._note_is:
+                os.ftruncate(self._note, 0)
         super().refuse()
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 def _stand_down() -> None:
@@ -61,7 +77,6 @@ def _stand_down() -> None:
 def main(arguments: list[str]) -> None:
     """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG TOUCH…"""
     application, idle, threads, script_name, debug, *touch = arguments
-    os.set_inheritable(NOTE, False)
     signal.alarm(START_SECONDS)
     options = Options(
         idle_exit=float(idle),
@@ -80,7 +95,7 @@ def main(arguments: list[str]) -> None:
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, 0)
     os.close(empty)
-    listener = PrivateListener(Address("fcgi", "fd", fd=0), sock, options)
+    listener = PrivateListener(sock, options)
     try:
         serve_on([listener], application, options, on_ready=_stand_down)
     except ConfigurationError as error:

@@ -76,19 +76,23 @@ def run(
     application: str,
     keep: "list[str]",
     plain: "Callable[[], int]",
+    environment: "dict[bytes, bytes] | None" = None,
 ) -> int:
     """Answer the CGI request in the environment; return the exit status.
 
     `name` is the socket's, `folder` the private one ("" chooses it), `daemon` the command that
     serves on descriptor 0, `application` its file (or ""), `keep` more names of the environment for it.
-    `plain` answers without a daemon.
+    `plain` answers without a daemon.  `environment` is that of the process where it is not given.
     """
     _fill_standard_descriptors()
+    if environment is None:
+        environment = posix.environ
     try:
-        request = _Request(posix.environ)
-        here = _open_folder(folder)
+        request = _Request(environment)
+        here = _open_folder(folder or _usual_folder(environment))
         try:
-            sock = _reach(here, name, daemon, application, keep)
+            start = _Start(here, name, daemon, application, _kept(environment, keep))
+            sock = _reach(here, name, start)
             try:
                 if not request.safe:
                     try:
@@ -96,7 +100,7 @@ def run(
                     except _Unseen:
                         # It was killed before it looked; nobody has seen the request.
                         sock.close()
-                        sock = _reach(here, name, daemon, application, keep)
+                        sock = _reach(here, name, start)
                         _question(sock)
                 return _Exchange(sock, request).run()
             finally:
@@ -126,19 +130,22 @@ def _say(text: str) -> None:
 # The private folder.
 
 
+def _usual_folder(environment: "dict[bytes, bytes]") -> str:
+    uid = posix.geteuid()
+    runtime = environment.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
+    if runtime.startswith("/"):
+        try:
+            found = posix.lstat(runtime)
+            if found.st_uid == uid and found.st_mode & 0o170077 == 0o040000:
+                return f"{runtime}/gateways"
+        except OSError:
+            pass  # the session is over, and its folder gone
+    return f"/tmp/gateways-{uid}"
+
+
 def _open_folder(folder: str) -> int:
     """Return a descriptor of the private folder, made where it is missing."""
     uid = posix.geteuid()
-    if not folder:
-        runtime = posix.environ.get(b"XDG_RUNTIME_DIR", b"").decode("utf-8", "surrogateescape")
-        folder = f"/tmp/gateways-{uid}"
-        if runtime.startswith("/"):
-            try:
-                found = posix.lstat(runtime)
-                if found.st_uid == uid and found.st_mode & 0o170077 == 0o040000:
-                    folder = f"{runtime}/gateways"
-            except OSError:
-                pass  # the session is over, and its folder gone
     try:
         posix.mkdir(folder, 0o700)
     except FileExistsError:
@@ -209,9 +216,34 @@ def _connect(here: int, name: str) -> "_socket.socket | None":
 # Starting the daemon.
 
 
-def _reach(
-    here: int, name: str, daemon: "list[str]", application: str, keep: "list[str]"
-) -> "_socket.socket":
+class _Start:
+    """What it takes to start the daemon."""
+
+    def __init__(
+        self,
+        here: int,
+        name: str,
+        daemon: "list[str]",
+        application: str,
+        environment: "dict[bytes, bytes]",
+    ) -> None:
+        self.here = here
+        self.name = name
+        self.daemon = daemon
+        self.application = application
+        self.environment = environment
+
+
+def _kept(environment: "dict[bytes, bytes]", keep: "list[str]") -> "dict[bytes, bytes]":
+    wanted = {each.encode() for each in (*KEPT, *keep)}
+    return {
+        key: value
+        for key, value in environment.items()
+        if key in wanted or key.startswith(KEPT_PREFIXES)
+    }
+
+
+def _reach(here: int, name: str, start: _Start) -> "_socket.socket":
     """Return a connection to the daemon, started where nobody listens."""
     sock = _connect(here, name)
     if sock is not None:
@@ -230,7 +262,7 @@ def _reach(
     try:
         sock = _connect(here, name)
         if sock is None:
-            _start(here, name, daemon, application, keep)
+            _start(start)
             sock = _connect(here, name)
     except OSError as error:
         raise _Unseen(f"cannot start the daemon: {error.strerror or error}") from None
@@ -241,13 +273,14 @@ def _reach(
     return sock
 
 
-def _start(here: int, name: str, daemon: "list[str]", application: str, keep: "list[str]") -> None:
+def _start(start: _Start) -> None:
     """Listen, and start the daemon on it.  The folder is locked."""
+    here, name = start.here, start.name
     flags = posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_APPEND
     note = posix.open(f"{name}.note", flags | posix.O_RDWR, 0o600, dir_fd=here)
     listener = None
     try:
-        _note_start(note, application)
+        _note_start(note, start.application)
         output = posix.open(f"{name}.log", flags | posix.O_WRONLY, 0o600, dir_fd=here)
         if posix.fstat(output).st_size > MAX_LOG:
             posix.ftruncate(output, 0)
@@ -266,7 +299,7 @@ def _start(here: int, name: str, daemon: "list[str]", application: str, keep: "l
         pid = posix.fork()
         if pid == 0:
             try:
-                _become(listener.fileno(), output, note, daemon, keep)
+                _become(listener.fileno(), output, note, start)
             finally:
                 posix._exit(127)
         posix.waitpid(pid, 0)
@@ -298,7 +331,7 @@ def _note_start(note: int, application: str) -> None:
     posix.write(note, b"+")
 
 
-def _become(listener: int, output: int, note: int, daemon: "list[str]", keep: "list[str]") -> None:
+def _become(listener: int, output: int, note: int, start: _Start) -> None:
     """In the child: turn into the daemon, which belongs to nobody."""
     import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 
@@ -318,13 +351,7 @@ def _become(listener: int, output: int, note: int, daemon: "list[str]", keep: "l
     for descriptor, target in ((moved[0], 0), (moved[1], 1), (moved[1], 2), (moved[2], 3)):
         posix.dup2(descriptor, target)
     posix.closerange(4, posix.sysconf("SC_OPEN_MAX"))
-    wanted = {each.encode() for each in (*KEPT, *keep)}
-    environment = {
-        key: value
-        for key, value in posix.environ.items()
-        if key in wanted or key.startswith(KEPT_PREFIXES)
-    }
-    posix.execve(daemon[0], daemon, environment)
+    posix.execve(start.daemon[0], start.daemon, start.environment)
 
 
 # The request.
