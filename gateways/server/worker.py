@@ -538,11 +538,11 @@ class Worker:
     def _look_for_idleness(self, now: float) -> None:
         """End, or tell the master, when nothing has been asked for idle_exit seconds."""
         use = self.next_use()
-        unused = use == self._last_use + 1  # nobody but this method has counted
+        used = use != self._last_use + 1  # somebody else than this method has counted
         self._last_use = use
-        if not unused or self._is_busy():
+        if self._is_busy():
             self._idle_since = BUSY
-        elif self._idle_since == BUSY:
+        elif used or self._idle_since == BUSY:
             self._idle_since = now
         if self._share is not None:
             self._share.be_idle(self._idle_since)
