@@ -12,7 +12,6 @@ import os
 import pty
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import termios
@@ -27,36 +26,39 @@ MOUNT = b"/app"
 
 
 class Ways:
-    """A folder that www-data can read with the one file in it, and free ports."""
+    """A folder that www-data can read, with a copy of the package; each start has its own in it."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.root = folder / "root"
-        self.program = self.root / "anywhere.py"
-        lay_out(self.root)
+        self.package = folder / "gateways"
+        copy_package(self.package)
 
     def own(self, name: str) -> Path:
-        """A new folder for one server's files."""
-        path = self.folder / f"{name}-{len(list(self.folder.iterdir()))}"
-        path.mkdir()
-        return path
+        """A new folder for one start; it is `sample_in` that lies there."""
+        folder = servers.shared_folder(self.folder / f"{name}-{len(list(self.folder.iterdir()))}")
+        sample = sample_in(folder)
+        sample.parent.mkdir()
+        text = (REPOSITORY / "samples" / "anywhere.py").read_text()
+        # www-data may not execute an interpreter in a private home.
+        sample.write_text(text.replace("#!/usr/bin/env python3\n", f"#!{DEBIAN_PYTHON}\n", 1))
+        sample.chmod(0o755)
+        (sample.parent / "gateways").symlink_to(self.package)
+        return folder
 
 
-def lay_out(root: Path) -> None:
-    """Copy the file, with an interpreter that www-data may execute, and what it imports."""
-    root.mkdir()
-    package = root / "gateways"
+def sample_in(folder: Path) -> Path:
+    """The one file, in a folder of its own with the package beside it."""
+    return folder / "program" / "anywhere.py"
+
+
+def copy_package(package: Path) -> None:
+    """Copy gateways/, compiled, since www-data may not write there."""
     shutil.copytree(REPOSITORY / "gateways", package, ignore=shutil.ignore_patterns("__pycache__"))
     command = [DEBIAN_PYTHON, "-m", "compileall", "-q", str(package)]
     subprocess.run(command, check=True, capture_output=True)
-    text = (REPOSITORY / "samples" / "anywhere.py").read_text()
-    sample = root / "anywhere.py"
-    sample.write_text(text.replace("#!/usr/bin/env python3\n", f"#!{DEBIAN_PYTHON}\n", 1))
-    sample.chmod(0o755)
-    for path in [root, *root.rglob("*")]:
-        mode = 0o755 if path.is_dir() else stat.S_IRGRP | stat.S_IROTH
-        path.chmod(path.stat().st_mode | mode)
+    for path in [package, *package.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def free_port() -> int:
@@ -155,7 +157,8 @@ def apache(ways: Ways, idle: int = 300) -> Iterator[dict[str, Way]]:
     servers.shared_folder(folder / "fcgid")
     ports = {"cgi": free_port(), "fcgid": free_port()}
     site = folder / "site.conf"
-    site.write_text(_APACHE.format(**ports, program=ways.program, root=ways.root, idle=idle))
+    sample = sample_in(folder)
+    site.write_text(_APACHE.format(**ports, program=sample, root=sample.parent, idle=idle))
     main = servers.apache_main(folder, [site], folder)
     log = folder / "error.log"
     servers.LOGS.append(log)
@@ -163,8 +166,8 @@ def apache(ways: Ways, idle: int = 300) -> Iterator[dict[str, Way]]:
     with _stopped(process):
         process.wait_for(ports.values())
         yield {
-            "apache-mod_cgid": Way(ports["cgi"], process, log, ways.program),
-            "apache-mod_fcgid": Way(ports["fcgid"], process, log, ways.program),
+            "apache-mod_cgid": Way(ports["cgi"], process, log, sample),
+            "apache-mod_fcgid": Way(ports["fcgid"], process, log, sample),
         }
 
 
@@ -174,7 +177,6 @@ _LIGHTTPD = """\
 server.modules = ( "mod_alias", "mod_cgi", "mod_fastcgi" )
 server.document-root = "{folder}"
 server.errorlog = "{folder}/error.log"
-server.breakagelog = "{folder}/error.log"
 server.pid-file = "{folder}/lighttpd.pid"
 server.username = "www-data"
 server.groupname = "www-data"
@@ -198,21 +200,22 @@ $SERVER["socket"] == "127.0.0.1:{spawned}" {{
 @contextlib.contextmanager
 def lighttpd(ways: Ways) -> Iterator[dict[str, Way]]:
     """lighttpd with mod_cgi, and with mod_fastcgi's bin-path."""
-    folder = servers.shared_folder(ways.folder / f"lighttpd-{len(list(ways.folder.iterdir()))}")
+    folder = ways.own("lighttpd")
+    sample = sample_in(folder)
     ports = {"cgi": free_port(), "spawned": free_port()}
     main = folder / "lighttpd.conf"
-    main.write_text(_LIGHTTPD.format(**ports, program=ways.program, folder=folder))
-    log = folder / "error.log"
-    log.touch()
-    log.chmod(0o666)
-    servers.LOGS.append(log)
+    main.write_text(_LIGHTTPD.format(**ports, program=sample, folder=folder))
+    (folder / "error.log").touch()
+    (folder / "error.log").chmod(0o666)
+    servers.LOGS.append(folder / "error.log")
+    log = folder / "output.log"  # what programs say on stderr
     command = [program("lighttpd"), "-D", "-f", str(main)]
-    process = Process(command, folder / "output.log", cwd=folder)
+    process = Process(command, log, cwd=folder)
     with _stopped(process):
         process.wait_for(ports.values())
         yield {
-            "lighttpd-cgi": Way(ports["cgi"], process, log, ways.program),
-            "lighttpd-bin-path": Way(ports["spawned"], process, log, ways.program),
+            "lighttpd-cgi": Way(ports["cgi"], process, log, sample),
+            "lighttpd-bin-path": Way(ports["spawned"], process, log, sample),
         }
 
 
@@ -237,7 +240,7 @@ server {{
 
 @contextlib.contextmanager
 def _behind_nginx(
-    ways: Ways, folder: Path, start: Callable[[Path], Process], *, connects: bool = True
+    folder: Path, start: Callable[[Path], Process], *, connects: bool = True
 ) -> Iterator[Way]:
     """A program that `start` starts on a unix socket, and an nginx that asks it."""
     path, port = folder / "s", free_port()
@@ -258,7 +261,7 @@ def _behind_nginx(
         )
         with _stopped(front):
             front.wait_for([port])
-            yield Way(port, process, log, ways.program)
+            yield Way(port, process, log, sample_in(folder))
 
 
 @contextlib.contextmanager
@@ -267,10 +270,10 @@ def spawn_fcgi(ways: Ways) -> Iterator[Way]:
     folder = ways.own("spawn")
 
     def start(path: Path) -> Process:
-        command = [program("spawn-fcgi"), "-n", "-s", str(path), "--", str(ways.program)]
+        command = [program("spawn-fcgi"), "-n", "-s", str(path), "--", str(sample_in(folder))]
         return Process(command, folder / "log", cwd=folder)
 
-    with _behind_nginx(ways, folder, start) as way:
+    with _behind_nginx(folder, start) as way:
         yield way
 
 
@@ -281,10 +284,10 @@ def multiwatch(ways: Ways) -> Iterator[Way]:
 
     def start(path: Path) -> Process:
         command = [program("spawn-fcgi"), "-n", "-s", str(path), "--"]
-        command += [program("multiwatch"), "-f", "2", "--", str(ways.program)]
+        command += [program("multiwatch"), "-f", "2", "--", str(sample_in(folder))]
         return Process(command, folder / "log", cwd=folder)
 
-    with _behind_nginx(ways, folder, start) as way:
+    with _behind_nginx(folder, start) as way:
         yield way
 
 
@@ -298,10 +301,10 @@ def systemd(ways: Ways) -> Iterator[Way]:
     folder = ways.own("systemd")
 
     def start(path: Path) -> Process:
-        command = _activate(path, "--fdname=fcgi", str(ways.program))
+        command = _activate(path, "--fdname=fcgi", str(sample_in(folder)))
         return Process(command, folder / "log", cwd=folder)
 
-    with _behind_nginx(ways, folder, start, connects=False) as way:
+    with _behind_nginx(folder, start, connects=False) as way:
         yield way
 
 
@@ -311,10 +314,10 @@ def systemd_as_0(ways: Ways) -> Iterator[Way]:
     folder = ways.own("systemd0")
 
     def start(path: Path) -> Process:
-        command = _activate(path, "/bin/sh", "-c", f'exec "{ways.program}" <&3')
+        command = _activate(path, "/bin/sh", "-c", f'exec "{sample_in(folder)}" <&3')
         return Process(command, folder / "log", cwd=folder)
 
-    with _behind_nginx(ways, folder, start, connects=False) as way:
+    with _behind_nginx(folder, start, connects=False) as way:
         yield way
 
 
@@ -355,10 +358,10 @@ def terminal(ways: Ways) -> Iterator[Way]:
     folder = ways.own("terminal")
 
     def start(path: Path) -> Process:
-        command = [sys.executable, str(ways.program), str(path)]
+        command = [sys.executable, str(sample_in(folder)), str(path)]
         return Terminal(command, folder / "log", cwd=folder)
 
-    with _behind_nginx(ways, folder, start) as way:
+    with _behind_nginx(folder, start) as way:
         yield way
 
 

@@ -266,29 +266,30 @@ def test_a_program_that_is_told_to_stop_answers_first(
     name: str, number: signal.Signals, ways: Ways
 ) -> None:
     with BEHIND_NGINX[name](ways) as way:
-        with in_flight(way) as answer:
+        with in_flight(way, 1) as answer:
             if isinstance(way.process, Terminal) and number == signal.SIGINT:
                 way.process.press_control_c()
             else:
                 way.signal(number)
-            answered(answer)
+            answered(answer, 1)
         assert way.ended() == 0
 
 
 def test_systemds_socket_as_descriptor_0_is_served_once(ways: Ways) -> None:
     with BEHIND_NGINX["systemd-socket-activate-as-0"](ways) as way:
-        with in_flight(way) as answer:
+        with in_flight(way, 1) as answer:
             way.signal(signal.SIGTERM)
-            answered(answer)
+            answered(answer, 1)
         assert way.ended() == 0
         assert "at fcgi+fd:3 (" in way.said()
 
 
 def test_systemd_in_accept_mode_is_refused(ways: Ways) -> None:
     folder = ways.own("accept")
+    sample = managers.sample_in(folder)
     command = [program("systemd-socket-activate"), "--accept", "-l", str(folder / "s")]
     log = folder / "log"
-    process = servers.Process([*command, str(ways.program)], log, cwd=folder)
+    process = servers.Process([*command, str(sample)], log, cwd=folder)
     try:
         wait_until((folder / "s").exists, "the socket")
         servers.listens(folder / "s")  # the connection that starts the program
@@ -303,6 +304,7 @@ def test_when_multiwatch_stops_its_children_answer_first(
     number: signal.Signals, ways: Ways
 ) -> None:
     with BEHIND_NGINX["multiwatch"](ways) as way:
+        way.says("serving", 2)
         with in_flight(way) as answer:
             pids = way.pids()
             assert len(pids) == 2
@@ -327,17 +329,16 @@ def test_multiwatch_replaces_a_child_that_was_killed(ways: Ways) -> None:
 def test_spawn_fcgi_that_leaves_two_programs_behind(ways: Ways) -> None:
     """Without -n and with -F it forks and goes; each program is then told to stop by its pid."""
     folder = ways.own("forked")
+    sample = managers.sample_in(folder)
     command = [program("spawn-fcgi"), "-s", str(folder / "s"), "-F", "2"]
-    command += ["-P", str(folder / "pids"), "--", str(ways.program)]
-    before = managers.pids_of(ways.program)
+    command += ["-P", str(folder / "pids"), "--", str(sample)]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     pids = {int(each) for each in (folder / "pids").read_text().split()}
     try:
         assert len(pids) == 2
         assert servers.listens(folder / "s")
-        wait_until(lambda: pids <= managers.pids_of(ways.program), "both run")
-        assert pids.isdisjoint(before)
+        wait_until(lambda: pids <= managers.pids_of(sample), "both run")
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not pids & managers.pids_of(ways.program), "both have ended")
+    wait_until(lambda: not pids & managers.pids_of(sample), "both have ended")
