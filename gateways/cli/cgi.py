@@ -11,7 +11,7 @@ import os
 import sys
 
 from gateways.errors import ConfigurationError
-from gateways.loading import ApplicationImportError, load
+from gateways.loading import load, unloadable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ def main(arguments: list[str]) -> int:
         return 2
     from gateways.server import cgi
 
+    failure = ""
     try:
         callable_ = _load(application)
     except ConfigurationError as error:
-        if isinstance(error, ApplicationImportError):
-            sys.stderr.write(error.traceback_text)
-        print(f"gateways: {error}", file=sys.stderr, flush=True)
-        cgi.refuse(500, "The application could not be loaded; the server's error log says why.")
-        # The request is answered all the same: the answer says that it failed, not the exit code.
-        return 0
-    return cgi.run(callable_, script_name=script_name, debug=debug)
+        callable_, failure = unloadable(error), str(error)
+    # The request is answered all the same: the answer says that it failed, not the exit code.
+    status = cgi.run(callable_, script_name=script_name, debug=debug)
+    if failure:
+        print(f"gateways: {failure}", file=sys.stderr, flush=True)
+    return status
 
 
 def parse(arguments: list[str]) -> tuple[str, str | None, bool]:

@@ -57,17 +57,6 @@ def run(
     return int(exchange.connection.aborted)
 
 
-def refuse(status: int, text: str) -> None:
-    """Answer the CGI request with a plain error, for when there is no application to run."""
-    output = _private_stdout()
-    exchange = _Exchange(output, None, False)
-    try:
-        exchange.connection.receive_variables(list(os.environb.items()))
-        exchange.answer(status, text)
-    finally:
-        os.close(output)
-
-
 class _Terminable:
     """SIGTERM raises RequestAborted in the block, so that the application's close() runs.
 
@@ -211,8 +200,10 @@ class _Exchange:
             self.send(event)
 
     def report(self, error: Exception) -> str:
+        from gateways.tracebacks import application_traceback  # here: it costs milliseconds
+
         reference = os.urandom(4).hex()
-        self.log(f"error {reference}: {wsgi.application_traceback(error)}")
+        self.log(f"error {reference}: {application_traceback(error)}")
         return reference
 
     def log(self, text: str) -> None:

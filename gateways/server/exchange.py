@@ -237,8 +237,10 @@ class Exchange:
             self.connection.wait_for(self.request.request_id, body)
 
     def _report(self, error: Exception) -> str:
+        from gateways.tracebacks import application_traceback
+
         reference = os.urandom(4).hex()
-        log.error("error %s in %s: %s", reference, self, wsgi.application_traceback(error))
+        log.error("error %s in %s: %s", reference, self, application_traceback(error))
         return reference
 
     def _send(self, event: events.Event) -> None:

@@ -104,7 +104,7 @@ OPTIONS: tuple[Option, ...] = (
         "debug",
         "bool",
         False,
-        "Show the traceback of a failed request on its error page. Never where strangers can see it.",
+        "Show the traceback of a failed request on its error page, with source, variables and environ. Never where strangers can see it.",
         APPLICATION,
     ),
     Option(
