@@ -11,12 +11,6 @@ import os
 import sys
 
 from gateways.errors import ConfigurationError
-from gateways.loading import load, unloadable
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 USAGE = "gateways cgi [--script-name PATH] [--debug] APP"
 
@@ -31,16 +25,7 @@ def main(arguments: list[str]) -> int:
         return 2
     from gateways.server import cgi
 
-    failure = ""
-    try:
-        callable_ = _load(application)
-    except ConfigurationError as error:
-        callable_, failure = unloadable(error), str(error)
-    # The request is answered all the same: the answer says that it failed, not the exit code.
-    status = cgi.run(callable_, script_name=script_name, debug=debug)
-    if failure:
-        print(f"gateways: {failure}", file=sys.stderr, flush=True)
-    return status
+    return cgi.run_named(application, script_name=script_name, debug=debug)
 
 
 def parse(arguments: list[str]) -> tuple[str, str | None, bool]:
@@ -70,16 +55,3 @@ def _check_environment() -> None:
             "there is no CGI request in the environment: a web server runs this command;"
             ' by hand, serve the application with "gateways serve" and ask it with "gateways get"'
         )
-
-
-def _load(application: str) -> Callable[..., Any]:
-    """Load the application with stdout pointing to stderr: a print at import is no answer's head."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        return load(application)
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
