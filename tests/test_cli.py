@@ -711,7 +711,7 @@ def test_cgi_without_a_request_says_what_it_is_for(folder: Path) -> None:
 def test_cgi_used_wrongly_shows_its_usage(folder: Path, arguments: list[str]) -> None:
     code, out, err = cgi(folder, *arguments)
     assert (code, out) == (2, "")
-    assert "write gateways cgi [--script-name PATH] [--debug] APP" in err
+    assert "write gateways cgi [--script-name PATH] [--crash-log PATH] [--debug] APP" in err
 
 
 def test_cgi_through_the_group_is_the_same(run: Run) -> None:

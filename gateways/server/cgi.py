@@ -36,18 +36,18 @@ def run(
     script_name: str | None = None,
     debug: bool = False,
     remote_user: bool = True,
+    crash_log: str = "",
 ) -> int:
     """Answer the one CGI request that this process was started for; return the exit status.
 
-    `script_name`, `debug` and `remote_user` are as for `gateways serve`.  Whatever the application prints goes to
-    stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
+    The options are as for `gateways serve`.  Whatever the application prints goes to stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
     of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
     ends the request quietly.  The status is 1 where the answer could not be completed, else 0.
     """
     # A client's Proxy header would name the proxy of every HTTP library in this process.
     os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
-    exchange = _Exchange(output, script_name, debug, remote_user)
+    exchange = _Exchange(output, script_name, debug, remote_user, crash_log)
     try:
         with _Terminable():
             exchange.run(application)
@@ -128,13 +128,21 @@ class _Exchange:
     """The request, the answer, and the codec between them and the two descriptors."""
 
     def __init__(
-        self, output: int, script_name: str | None, debug: bool, remote_user: bool = True
+        self,
+        output: int,
+        script_name: str | None,
+        debug: bool,
+        remote_user: bool,
+        crash_log: str,
     ) -> None:
         self.connection = cgi.ServerConnection()
         self.output = output
         self.script_name = script_name
         self.debug = debug
         self.remote_user = remote_user
+        # The application may go to another folder.
+        self.crash_log = os.path.abspath(crash_log) if crash_log else ""
+        self.environ: dict[str, Any] = {}
         self.arrived: list[events.Event] = []
 
     def run(self, application: Callable[..., Iterable[bytes]]) -> None:
@@ -147,6 +155,7 @@ class _Exchange:
             environ, _ = environs.build(
                 first, self.base(), self.script_name, remote_user=self.remote_user
             )
+            self.environ = environ
         except errors.RemoteProtocolError as error:
             self.log(f"refused: {error}")
             self.answer(error.status_hint, str(error))
@@ -237,6 +246,13 @@ class _Exchange:
 
         reference = os.urandom(4).hex()
         self.log(f"error {reference}: {application_traceback(error)}")
+        if self.crash_log:
+            from gateways.server import crashlog
+
+            try:
+                crashlog.record(self.crash_log, error, reference, self.environ)
+            except Exception as failure:
+                self.log(f"error {reference} is not in the crash log: {failure}")
         return reference
 
     def log(self, text: str) -> None:

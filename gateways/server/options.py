@@ -265,6 +265,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=("log", "web-server", "both"),
     ),
     Option(
+        "crash_log",
+        "str",
+        "",
+        "File that gets an entry for each fault of the application: reference, request, traceback, environ with secrets masked. Made with mode 600, in a folder of your own outside the web server's document root; at most 1 MiB, and once more as PATH.1.",
+        LOGS,
+    ),
+    Option(
         "log_level",
         "choice",
         "info",
@@ -311,6 +318,7 @@ class Options:
     spool_size: int
     spool_folder: str
     error_stream: str
+    crash_log: str
     log_level: str
 
     def __init__(self, **given: Any) -> None:
