@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import stat
 import subprocess
 import sys
@@ -112,6 +113,40 @@ def test_an_application_that_cannot_be_loaded_has_an_entry(tmp_path: Path) -> No
     out, _ = run_cgi(tmp_path, "crash.log", "import no_such_module\n")
     text = (tmp_path / "crash.log").read_text()
     assert entries(text) == [out.split()[-1]]
+    assert "No module named 'no_such_module'" in text
+
+
+def test_a_process_of_a_web_servers_tells_why_its_application_cannot_be_loaded(
+    short_path: Path,
+) -> None:
+    (short_path / "app.py").write_text("import no_such_module\n")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_path / "s"))
+        listener.listen()
+        program = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); import gateways;"
+            "gateways.run('app.py', crash_log='crash.log')"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            cwd=short_path,
+            stdin=listener,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"]},
+        )
+    try:
+        references = []
+        for _ in range(3):
+            with client.request(f"fcgi+unix:{short_path / 's'}", "/here") as answer:
+                assert answer.status == 500
+                references.append(answer.read().decode().split()[-1])
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    text = (short_path / "crash.log").read_text()
+    assert entries(text) == references
+    parts = text.split("error ")[1:]
+    assert len({part.count("\n") for part in parts}) == 1  # the traceback does not grow
     assert "No module named 'no_such_module'" in text
 
 
