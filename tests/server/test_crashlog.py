@@ -130,7 +130,7 @@ def test_a_process_of_a_web_servers_tells_why_its_application_cannot_be_loaded(
         process = subprocess.Popen(
             [sys.executable, "-c", program],
             cwd=short_path,
-            stdin=listener,
+            stdin=listener.fileno(),
             stderr=subprocess.PIPE,
             env={"PATH": os.environ["PATH"]},
         )
