@@ -25,7 +25,8 @@ PACKAGE = ROOT / "gateways"
 GROUND = {"errors", "events"}
 WIRE = GROUND | {"interface", "buffer", "response"}
 PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
-BELOW_THE_EDGES = WIRE | PROTOCOLS | {"environ", "wsgi", "addresses", "loading"}
+FAULTS = {"masking", "tracebacks"}
+BELOW_THE_EDGES = WIRE | PROTOCOLS | FAULTS | {"environ", "wsgi", "addresses", "loading"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -34,7 +35,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "buffer": {"errors"},
     "response": GROUND,
     "environ": GROUND,
-    "wsgi": GROUND | {"response"},  # check_head judges what start_response was given
+    # check_head judges what start_response was given
+    "wsgi": GROUND | {"response", "debugpage"},
+    "masking": set(),
+    "tracebacks": {"errors", "masking"},
+    "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
     "cgi": WIRE | {"document"},
     "fastcgi": WIRE,
