@@ -13,8 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 from gateways.cgi import ClientConnection
 from gateways.cgihost import starting, variables
-from gateways.cgihost.answer import Answer, Broken
+from gateways.cgihost.answer import Answer
 from gateways.cgihost.body import Body
+from gateways.cgihost.head import Broken
 from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
 from gateways.cgihost.run import NotStarted, Overdue, Run
 from gateways.cgihost.settings import Settings
