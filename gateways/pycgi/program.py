@@ -36,6 +36,8 @@ import sys
 import time
 import weakref
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import ModuleType
 
 TYPE_CHECKING = False
@@ -726,10 +728,13 @@ class Resident:
         self._setting.note_putenv()
         self._wrap_atexit()
         self._state = State()
+        self._logging = Logging()
 
     def run(self) -> None:
         """Serve until whoever started this process is gone, or a new one is to take its place."""
         self._script.refresh()
+        if b"logging" in self._script.source:
+            import logging  # noqa: F401  # what the script does to it can be told apart from now on
         while True:
             try:
                 request = receive(self._sock)
@@ -742,12 +747,15 @@ class Resident:
                     request.control.send(STALE)
                     return
                 request.control.send(STARTED)
-                if not self._answer(request):
+                # Context variables, decimal's precision for one, are the request's own.
+                if not copy_context().run(self._answer, request):
                     return
 
     def _answer(self, request: Request) -> bool:
         """Answer one request; return whether this process can answer another."""
         self._setting.prepare(request)
+        time.tzset()
+        self._logging.watch()
         kind, status = self._script.run()
         main = sys.modules.get("__main__")
         self._left -= 1
@@ -765,11 +773,12 @@ class Resident:
                     sys.__excepthook__(type(error), error, error.__traceback__)
         if not stays:
             atexit._run_exitfuncs()
+        self._logging.take_back()
         _end_program(main)
         gc.collect(1)
         if not stays:
             _flush_files()
-        self._state.restore()
+        stays = self._state.restore() and stays
         self._setting.streams.flush()
         for number in range(3):
             os.dup2(self._null if number < 2 else self._own_stderr, number)
@@ -812,51 +821,162 @@ class Resident:
         atexit.register, atexit.unregister = register_for_request, unregister_for_request
 
 
+class Logging:
+    """What the script itself does to loggers, which is taken back when its request is over.
+
+    What a module does to them while it is imported stays, since it is imported once.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+        self._watched = False
+
+    def watch(self) -> None:
+        """Notice handlers that are added and levels that are set, once there is a module logging."""
+        module: Any = sys.modules.get("logging")
+        if module is None or self._watched:
+            return
+        self._watched = True
+        add, set_level = module.Logger.addHandler, module.Logger.setLevel
+
+        def add_handler(logger: Any, handler: Any) -> None:
+            if handler not in logger.handlers and _is_script_at_work():
+                self._undo.append(lambda: (logger.removeHandler(handler), handler.close()))
+            add(logger, handler)
+
+        def note_and_set_level(logger: Any, level: Any) -> None:
+            if _is_script_at_work():
+                self._undo.append(partial(set_level, logger, logger.level))
+            set_level(logger, level)
+
+        module.Logger.addHandler, module.Logger.setLevel = add_handler, note_and_set_level
+
+    def take_back(self) -> None:
+        """Undo it, the last first; a handler that is closed writes out what it holds."""
+        while self._undo:
+            with suppress(Exception):
+                self._undo.pop()()
+
+
+def _is_script_at_work() -> bool:
+    """Whether the caller's caller is the script, itself or through others, and no import of its."""
+    names = sys.modules["__main__"].__dict__
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals is names:
+            return True
+        if frame.f_code.co_name == "<module>":
+            return False
+        frame = frame.f_back
+    return False
+
+
 class State:
     """What a script may change and the next request must not see, as it is before the first one."""
 
     def __init__(self) -> None:
+        import _locale
+        import resource
+
         self._path = list(sys.path)
-        self._limit = sys.getrecursionlimit()
+        hooks: list[list[Any]] = [sys.meta_path, sys.path_hooks]
+        self._hooks = [(each, list(each)) for each in hooks]
+        self._numbers: list[tuple[Any, Any]] = [
+            (set_number, get_number())
+            for set_number, get_number in (
+                (sys.setrecursionlimit, sys.getrecursionlimit),
+                (sys.setswitchinterval, sys.getswitchinterval),
+                (
+                    getattr(sys, "set_int_max_str_digits", None),
+                    getattr(sys, "get_int_max_str_digits", lambda: 0),
+                ),
+            )
+            if set_number is not None
+        ]
         self._gc = gc.isenabled(), gc.get_threshold()
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._signals = {number: _signal.getsignal(number) for number in _signal.valid_signals()}
-        import _locale
-
+        self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self._set_locale = _locale.setlocale
         self._all = _locale.LC_ALL
         self._locale = _locale.setlocale(self._all, None)
+        kinds = {getattr(resource, each) for each in dir(resource) if each.startswith("RLIMIT_")}
+        self._get_limit, self._set_limit = resource.getrlimit, resource.setrlimit
+        self._limits = {kind: resource.getrlimit(kind) for kind in kinds}
+        self._rights = self._look_at_rights()
 
-    def restore(self) -> None:
-        """Put it back."""
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        for number, handler in self._signals.items():
-            if _signal.getsignal(number) is not handler and handler is not None:
-                _signal.signal(number, handler)
-        if sys.path != self._path:
-            sys.path[:] = self._path
-        sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
-        sys.settrace(None)
-        sys.setprofile(None)
-        if sys.getrecursionlimit() != self._limit:
-            sys.setrecursionlimit(self._limit)
-        (gc.enable if self._gc[0] else gc.disable)()
-        gc.set_threshold(*self._gc[1])
+    def restore(self) -> bool:
+        """Put it back; return whether that was possible."""
+        self._restore_signals()
+        self._restore_interpreter()
         os.umask(self._umask)
         if self._set_locale(self._all, None) != self._locale:
             self._set_locale(self._all, self._locale)
-        warnings: Any = sys.modules.get("warnings")
-        if warnings is not None:
-            warnings.resetwarnings()
-            warnings.filters[:] = _FILTERS
-            warnings._filters_mutated()
-        sockets: Any = sys.modules.get("socket")
-        if sockets is not None and sockets.getdefaulttimeout() is not None:
-            sockets.setdefaulttimeout(None)
+        self._restore_modules()
         with suppress(ChildProcessError):  # children that the script did not wait for
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        return self._restore_limits() and self._look_at_rights() == self._rights
+
+    def _look_at_rights(self) -> tuple[object, ...]:
+        """Return what cannot be put back: who this process is, and how nice."""
+        return os.getresuid(), os.getresgid(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def _restore_signals(self) -> None:
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)
+        _signal.set_wakeup_fd(-1)
+        for number, handler in self._signals.items():
+            if _signal.getsignal(number) is not handler and handler is not None:
+                _signal.signal(number, handler)
+        # After the handlers: one that was blocked may be waiting.
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+
+    def _restore_interpreter(self) -> None:
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        for hooks, then in self._hooks:
+            if hooks != then:
+                # A module that is imported once, six for example, may need its own.
+                added = [each for each in hooks if each not in then and not _is_of_script(each)]
+                hooks[:] = [*then, *added]
+                sys.path_importer_cache.clear()
+        sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
+        sys.unraisablehook, sys.breakpointhook = sys.__unraisablehook__, sys.__breakpointhook__
+        sys.settrace(None)
+        sys.setprofile(None)
+        for set_number, number in self._numbers:
+            set_number(number)
+        (gc.enable if self._gc[0] else gc.disable)()
+        gc.set_threshold(*self._gc[1])
+
+    def _restore_modules(self) -> None:
+        modules: Any = sys.modules
+        if "warnings" in modules:
+            warnings = modules["warnings"]
+            warnings.resetwarnings()
+            warnings.filters[:] = _FILTERS
+            warnings._filters_mutated()
+        if "socket" in modules and modules["socket"].getdefaulttimeout() is not None:
+            modules["socket"].setdefaulttimeout(None)
+        if "threading" in modules and hasattr(modules["threading"], "__excepthook__"):
+            modules["threading"].excepthook = modules["threading"].__excepthook__
+        if "random" in modules:
+            modules["random"].seed()
+
+    def _restore_limits(self) -> bool:
+        for kind, limits in self._limits.items():
+            if self._get_limit(kind) != limits:
+                try:
+                    self._set_limit(kind, limits)
+                except (OSError, ValueError):
+                    return False  # a hard limit that was lowered stays so
+        return True
+
+
+def _is_of_script(hook: object) -> bool:
+    return "__main__" in (getattr(hook, "__module__", ""), type(hook).__module__)
 
 
 _FILTERS: list[Any] = []
