@@ -25,7 +25,7 @@ PACKAGE = ROOT / "gateways"
 GROUND = {"errors", "events"}
 WIRE = GROUND | {"interface", "buffer", "response"}
 PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
-BELOW_THE_EDGES = WIRE | PROTOCOLS | {"environ", "wsgi", "addresses", "loading"}
+BELOW_THE_EDGES = WIRE | PROTOCOLS | {"environ", "variables", "wsgi", "addresses", "loading"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "buffer": {"errors"},
     "response": GROUND,
     "environ": GROUND,
+    "variables": {"response"},
     "wsgi": GROUND | {"response"},  # check_head judges what start_response was given
     "document": GROUND | {"response"},
     "cgi": WIRE | {"document"},
@@ -41,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scgi": WIRE | {"document"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": {"errors", "response", "server"},  # how the server's log escapes a line
+    "pycgi": GROUND | {"response", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},

@@ -1,7 +1,7 @@
 """What runs in a helper process: it keeps one Python CGI script warm (see helpers.py).
 
-    python program.py fork PATH DESCRIPTOR [MODULE …]       a parent that forks for each request
-    python program.py inprocess PATH DESCRIPTOR REQUESTS    runs the script itself, again and again
+    python program.py fork PATH DESCRIPTOR GRACE [MODULE …]   a parent that forks for each request
+    python program.py inprocess PATH DESCRIPTOR REQUESTS      runs the script itself, again and again
 
 DESCRIPTOR is one end of a stream socket.  Each byte that arrives on it is a request and carries
 four descriptors: the script's stdin, stdout and stderr, and a socket on which the request's
@@ -9,9 +9,11 @@ variables come and its fate is told:
 
     ◀─ STARTED                       or STALE: this helper has outlived the script's files
     ◀─ kind, exit status, stays      EXITED, RAISED or SIGNALLED; only the first one counts
-    ─▶ RELEASE                       the answer is complete; an end without it ends the script
+    ─▶ RELEASE [milliseconds]        the answer is complete, and the script may run on for so long,
+                                     for ever without a number; an end without it ends the script
 
-The end of file on DESCRIPTOR ends this process: whoever started it is gone.
+The end of file on DESCRIPTOR ends this process: whoever started it wants it no more.  GRACE is how
+many seconds a script that is ended has between SIGTERM and SIGKILL.
 
 It imports nothing of gateways, so that any Python can run it and nothing stands in the script's
 way.  In fork mode it has one thread and runs no code of the script's folder; the imports that it
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
 STARTED, STALE = b"R", b"S"
 EXITED, RAISED, SIGNALLED = b"E", b"X", b"G"
 RELEASE = b"D"
-
-GRACE_SECONDS = 2.0
-"""How long a script that is ended has between SIGTERM and SIGKILL."""
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
@@ -343,22 +342,32 @@ class Child:
         self.pid = pid
         self.control = control
         self.over = False
-        self.released = False
-        self.kill_at = 0.0
+        self.ended = False
+        """Whether it was sent SIGTERM, so that what it leaves behind is ended too."""
+        self.next_signal_at = float("inf")
+
+    def end(self, grace: float) -> None:
+        """Ask it to end, and have it killed later."""
+        self.ended = True
+        _signal_group(self.pid, signal.SIGKILL if self.over else signal.SIGTERM)
+        self.next_signal_at = time.monotonic() + grace
 
 
 class Forker:
     """The parent of a script's processes."""
 
-    def __init__(self, script: Script, sock: socket.socket) -> None:
+    def __init__(self, script: Script, sock: socket.socket, grace: float) -> None:
         self._script = script
         self._sock = sock
+        self._grace = grace
         self._setting = Setting(script)
+        self._lifeline = Lifeline()
         self._children: dict[int, Child] = {}
         self._released: list[Child] = []
         self._wake = os.pipe()
         self._poller = select.poll()
         self._ending = False
+        self._terminated = False
 
     def run(self) -> None:
         """Serve until whoever started this process is gone."""
@@ -366,6 +375,7 @@ class Forker:
             os.set_blocking(descriptor, False)
             os.set_inheritable(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         self._poller.register(self._wake[0], select.POLLIN)
         self._poller.register(self._sock, select.POLLIN)
@@ -377,22 +387,28 @@ class Forker:
                     os.read(descriptor, 4096)
                 elif descriptor in self._children:
                     self._hear(self._children[descriptor])
+            if self._terminated:
+                self._terminated = False
+                self._end()
             self._look()
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self._terminated = True
 
     def _start(self) -> None:
         try:
             request = receive(self._sock)
         except EOFError:
             return
-        if request is None or self._script.refresh():
-            # Nobody is there any more; or the script has changed, and may import other modules.
-            self._poller.unregister(self._sock)
-            self._sock.close()
-            self._ending = True
-            if request is not None:
-                with request.control, suppress(OSError):
-                    request.control.send(STALE)
-                request.close()
+        if request is None:
+            self._end()
+            return
+        if self._script.refresh():
+            # It may import other modules now.  What has begun goes on.
+            self._close()
+            with request.control, suppress(OSError):
+                request.control.send(STALE)
+            request.close()
             return
         control = request.control
         try:
@@ -413,13 +429,29 @@ class Forker:
             self._poller.register(control, select.POLLIN)
         request.close()
 
+    def _close(self) -> None:
+        """Take no more requests."""
+        if not self._ending:
+            self._ending = True
+            self._poller.unregister(self._sock)
+            self._sock.close()
+
+    def _end(self) -> None:
+        """End all scripts: nobody wants them any more."""
+        self._close()
+        for child in (*self._children.values(), *self._released):
+            if not child.ended:
+                child.end(self._grace)
+
     def _be_child(self, request: Request) -> NoReturn:
         status = _FAILED
         try:
             with suppress(OSError):
                 os.setpgid(0, 0)
+            self._lifeline.hold()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for descriptor in self._wake:
                 os.close(descriptor)
             self._sock.close()
@@ -450,47 +482,78 @@ class Forker:
         self._poller.unregister(child.control)
         del self._children[child.control.fileno()]
         child.control.close()
-        child.released = bool(said)
         self._released.append(child)
-        if not child.released:
-            if child.over:
-                _signal_group(child.pid, signal.SIGKILL)  # what it has left behind
-            else:
-                _signal_group(child.pid, signal.SIGTERM)
-                child.kill_at = time.monotonic() + GRACE_SECONDS
+        if said[:1] != RELEASE:
+            child.end(self._grace)
+        elif said[1:]:
+            child.next_signal_at = time.monotonic() + int(said[1:]) / 1000
 
     def _look(self) -> None:
         """Tell of the children that have ended, end those whose time has come, reap."""
-        now = time.monotonic()
         for child in (*self._children.values(), *self._released):
-            if child.kill_at and now >= child.kill_at:
-                _signal_group(child.pid, signal.SIGKILL)
-                child.kill_at = 0.0
-            if not child.over:
-                how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-                found = os.waitid(os.P_PID, child.pid, how)
-                if found is not None:
-                    child.over = True
-                    kind = EXITED if found.si_code == os.CLD_EXITED else SIGNALLED
-                    if child.control.fileno() >= 0:
-                        tell(child.control, kind, found.si_status)
+            self._look_at(child)
         for child in [each for each in self._released if each.over]:
-            if not child.released:
+            if child.ended:
                 _signal_group(child.pid, signal.SIGKILL)
             # From here on its number may be another's.
             os.waitpid(child.pid, 0)
             self._released.remove(child)
 
-    def _is_needed(self) -> bool:
-        """Whether there is a script that is still to be ended.
+    def _look_at(self, child: Child) -> None:
+        if time.monotonic() >= child.next_signal_at:
+            if child.ended:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.next_signal_at = float("inf")
+            else:
+                child.end(self._grace)
+        if not child.over:
+            found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if found is not None:
+                child.over = True
+                kind = EXITED if found.si_code == os.CLD_EXITED else SIGNALLED
+                if child.control.fileno() >= 0:
+                    tell(child.control, kind, found.si_status)
 
-        What was released runs on when this process is gone.
-        """
-        return bool(self._children) or any(each.kill_at for each in self._released)
+    def _is_needed(self) -> bool:
+        """Whether there are scripts: they would end with this process."""
+        return bool(self._children or self._released)
 
     def _patience(self) -> float | None:
-        ends = [each.kill_at for each in self._released if each.kill_at]
-        return max(0.0, min(ends) - time.monotonic()) * 1000 if ends else None
+        now = time.monotonic()
+        ends = [each.next_signal_at for each in (*self._children.values(), *self._released)]
+        first = min(ends, default=float("inf"))
+        return None if first == float("inf") else max(0.0, first - now) * 1000 + 1
+
+
+class Lifeline:
+    """What ends the scripts when this process is killed outright.
+
+    Nobody writes into this pipe.  When its writing end goes with the process, the kernel sends
+    SIGKILL to the group that a script has named for its own opening of the other end.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def hold(self) -> None:
+        """Have this process, a fork, and its group end with the one that it came from.
+
+        Linux has what it takes; elsewhere nothing is done.
+        """
+        os.close(self._writer)
+        signum = getattr(fcntl, "F_SETSIG", None)
+        with suppress(OSError):  # no /proc
+            if signum is None:
+                return
+            own = os.open(f"/proc/self/fd/{self._reader}", os.O_RDONLY)
+            fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(own, signum, signal.SIGKILL)
+            fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
+            poller = select.poll()
+            poller.register(own, 0)
+            if poller.poll(0):
+                os._exit(_FAILED)  # it was gone before the kernel was asked
+        os.close(self._reader)
 
 
 def _signal_group(pid: int, number: int) -> None:
@@ -685,7 +748,6 @@ class Resident:
     def _answer(self, request: Request) -> bool:
         """Answer one request; return whether this process can answer another."""
         self._setting.prepare(request)
-        self._end_with_parent(True)
         kind, status = self._script.run()
         main = sys.modules.get("__main__")
         self._left -= 1
@@ -714,7 +776,6 @@ class Resident:
         # What could not be written must not stand before the next answer.
         self._setting.streams.flush()
         self._watch()
-        self._end_with_parent(False)
         tell(request.control, kind, status, stays=stays)
         return stays
 
@@ -732,20 +793,6 @@ class Resident:
             path = getattr(module, "__file__", None)
             if isinstance(path, str) and _is_below(self._script.library, path):
                 self._watched.setdefault(path, signature(path))
-
-    def _end_with_parent(self, wanted: bool) -> None:
-        """Have the kernel end this process, whatever the script does, when its parent is gone."""
-        descriptor = self._sock.fileno()
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        if not wanted:
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
-            return
-        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
-        poller = select.poll()
-        poller.register(descriptor, 0)
-        if poller.poll(0):
-            os._exit(_FAILED)  # it was gone before the kernel was asked
 
     def _wrap_atexit(self) -> None:
         """Take what the script itself registers for the end of each request."""
@@ -830,14 +877,15 @@ def main(arguments: list[str]) -> int:
         Resident(script, sock, int(rest[0])).run()
         return 0
     script.refresh()
-    culprit = preload(script, set(rest))
+    grace, *without = rest
+    culprit = preload(script, set(without))
     if culprit:
         # Begin anew without it: the script imports it by itself, after the fork.
         sock.set_inheritable(True)
         os.execv(sys.executable, [sys.executable, __file__, *arguments, culprit])
     gc.collect()
     gc.freeze()
-    Forker(script, sock).run()
+    Forker(script, sock, float(grace)).run()
     return 0
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateways import events, loading
+from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.errors import ConfigurationError
 from gateways.pycgi import PythonScript
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
@@ -47,6 +48,39 @@ def test_the_name_of_an_application(tmp_path: Path) -> None:
             loading.load(text)
 
 
+def test_settings_stand_after_a_question_mark(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + "import os, sys\nprint(os.environ['A'], sys.argv[1:])")
+    text = (
+        f"pycgi+inprocess:{path}?set=A=b%26c&inherit=LANG&pass=SSL_*&authorization=yes"
+        "&indexed_query=on&document_root=/srv&time_limit=30&idle_limit=0&grace=1.5"
+        f"&processes=2&max_requests=7&interpreter={sys.executable}&spool_folder={tmp_path}"
+    )
+    app: Any = loading.load(text)
+    try:
+        assert ask(app, query="word").body == b"b&c ['word']\n"
+        settings = app.settings
+        assert (settings.time_limit, settings.idle_limit) == (30.0, float("inf"))
+        assert (settings.processes, settings.max_requests, settings.grace) == (2, 7, 1.5)
+        assert (settings.authorization, settings.prefixes) == (True, ("SSL_",))
+    finally:
+        app.close()
+    for query, words in [
+        ("procesess=2", "did you mean processes"),
+        ("max_running=2", "cannot be set"),
+        ("processes=0", "1 or more"),
+        ("processes=1.5", "whole number"),
+        ("interpreter=python3", "no absolute path"),
+        ("pass=LD_*", "no variable that a request may set"),
+        ("spool_folder=/not/there", "no folder"),
+    ]:
+        with pytest.raises(ConfigurationError, match=words):
+            loading.load(f"pycgi:{path}?{query}")
+    odd = write(tmp_path, HEAD + "print('odd')", "what?set=A=b")
+    app = loading.load(f"pycgi:{odd}")
+    assert ask(app).body == b"odd\n"
+    app.close()
+
+
 # What the script finds.
 
 
@@ -67,14 +101,14 @@ def test_the_environment_is_the_request_alone(
     }
     source = HEAD + "import os\nprint(sorted(os.environb.items()))"
     for authorization in (False, True):
-        options = {"environment": {"DATABASE": "db"}, "authorization": authorization}
+        options: Any = {"set": {"DATABASE": "db"}, "authorization": authorization}
         with script(tmp_path, source, mode, **options) as app:
             found = dict(eval(ask(app, **request).body))
         assert (b"HTTP_AUTHORIZATION" in found) == authorization
         assert found[b"DATABASE"] == b"db"
         assert found[b"HTTP_X_A"] == b"caf\xe9"
         assert found[b"GATEWAY_INTERFACE"] == b"CGI/1.1"
-        assert found[b"PATH"] == os.environb[b"PATH"]
+        assert found[b"PATH"] == DEFAULT_PATH.encode()
         assert not {b"SECRET", b"HTTP_PROXY", b"werkzeug.thing", b"PYTHONPATH"} & found.keys()
         assert not {b"LD_PRELOAD", b"PYTHONSTARTUP"} & found.keys()
 
@@ -98,7 +132,7 @@ def test_a_body_of_unknown_length_has_its_length(tmp_path: Path, mode: str, size
     with script(tmp_path, source, mode) as app:
         assert ask(app, body).body.split()[1] == b"%d" % size
         unknown: Any = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
-        found = ask(app, body, **unknown, **{"wsgi.input_terminated": True})
+        found = ask(app, body, method="POST", **unknown, **{"wsgi.input_terminated": True})
         assert found.body == b"%d %d False\n" % (size, size)
 
 
@@ -340,7 +374,7 @@ def test_a_module_that_cannot_be_shared_is_imported_by_each_fork(
         "import sys\nprint([each in sys.modules for each in ('sqlite3', 'special')])\n"
         "import special, sqlite3"
     )
-    with script(folder, source, environment={"PYTHONPATH": str(library)}) as app:
+    with script(folder, source, set={"PYTHONPATH": str(library)}) as app:
         for _ in range(2):
             found = ask(app)
             assert found.body.splitlines()[0] == b"[True, False]"
@@ -360,7 +394,7 @@ def test_a_module_that_is_shared_may_keep_the_streams(tmp_path: Path) -> None:
         "import sys\nprint('kept' in sys.modules, flush=True)\nimport kept\n"
         "print('x', file=kept.out)\nkept.logging.error('logged')"
     )
-    with script(folder, source, environment={"PYTHONPATH": str(library)}) as app:
+    with script(folder, source, set={"PYTHONPATH": str(library)}) as app:
         for _ in range(2):
             found = ask(app)
             assert (found.body, found.log) == (b"True\nx\n", "form.py: logged\n")
@@ -514,20 +548,6 @@ def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: s
         assert ask(app, b"x").body == b"x\n"
 
 
-def test_a_fork_survives_its_parent(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    source = HEAD + f"print('first', flush=True)\nprint(open({str(fifo)!r}).read())"
-    with script(tmp_path, source) as app:
-        started: Any = app(environ(), lambda *_: None)
-        result = iter(started)
-        assert next(result) == b"first\n"
-        os.kill(app.helpers()[0], signal.SIGKILL)
-        fifo.write_text("second")
-        assert b"".join(result) == b"second\n"
-        started.close()
-
-
 def test_a_script_that_closes_its_output_may_work_on(tmp_path: Path) -> None:
     fifo, done = tmp_path / "fifo", tmp_path / "done"
     os.mkfifo(fifo)
@@ -595,7 +615,7 @@ def test_a_script_that_takes_too_long_is_ended(tmp_path: Path, mode: str) -> Non
         warm(app)
         found = ask(app)
         assert found.status.startswith("504")
-        assert "no answer within 1.5 s" in found.log
+        assert "more than 1.5 s (time_limit)" in found.log
         eventually(lambda: not exists(int(pid_file.read_text())), "it is ended")
         warm(app)
         found = ask(app, query="head=1")
@@ -621,13 +641,32 @@ def test_everything_ends_with_the_process_that_started_it(tmp_path: Path, mode: 
         *pids, child = map(int, process.stdout.readline().split())
         assert all(map(exists, pids))
         process.kill()
-    # In process there is nobody left to end what the script itself has started.
-    ended = pids if mode == "inprocess" else [*pids, child]
-    try:
-        eventually(lambda: not any(map(exists, ended)), "they are ended")
-    finally:
-        if exists(child):
-            os.kill(child, signal.SIGKILL)
+    eventually(lambda: not any(map(exists, [*pids, child])), "they are ended")
+
+
+@both_modes
+def test_a_helper_that_is_killed_leaves_no_script_behind(tmp_path: Path, mode: str) -> None:
+    with script(
+        tmp_path, "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + ENDLESS, mode
+    ) as app:
+        started: Any = app(environ(), lambda *_: None)
+        pids = [int(each) for each in next(iter(started)).split()[:2]]
+        os.kill(app.helpers()[0], signal.SIGKILL)
+        eventually(lambda: not exists(pids[0]), "the script is ended")
+        started.close()
+        eventually(lambda: not any(map(exists, pids)), "so is what it has started")
+
+
+def test_a_script_that_works_on_has_a_limit_too(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    source = HEAD + (
+        "import os, signal, sys, time\nsignal.signal(15, signal.SIG_IGN)\n"
+        f"open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n"
+        "print('answer', flush=True)\nos.close(1)\ntime.sleep(600)"
+    )
+    with script(tmp_path, source, time_limit=3, grace=0.2) as app:
+        assert ask(app).body == b"answer\n"
+        eventually(lambda: not exists(int(pid_file.read_text())), "it is ended")
 
 
 @both_modes
