@@ -34,19 +34,18 @@ def account(pid: int) -> Iterator[Callable[[], float]]:
     of its scripts are in nobody's `reaped_seconds`.  Takes a control group, which root may make;
     raises NoAccount otherwise.
     """
-    for parent, file, factor in _GROUPS:
-        group = parent / f"gateways-bench-{pid}"
-        if (parent / "cgroup.procs").exists():
-            break
-    else:
+    usable = [each for each in _GROUPS if (each[0] / "cgroup.procs").exists()]
+    if not usable:
         raise NoAccount("there are no control groups in /sys/fs/cgroup")
+    parent, file, factor = usable[0]
+    group = parent / f"gateways-bench-{pid}"
     try:
         group.mkdir()
     except OSError as error:
         raise NoAccount(f"{group}: {error.strerror}; run this as root") from None
     try:
-        for each in tree(pid):
-            (group / "cgroup.procs").write_text(str(each))
+        for member in tree(pid):
+            (group / "cgroup.procs").write_text(str(member))
 
         def used() -> float:
             # cpuacct.usage is a number, cpu.stat begins with "usage_usec" and one.

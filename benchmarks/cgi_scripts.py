@@ -98,16 +98,12 @@ def _once(host: Host, tree: Path, seconds: float) -> dict[str, float]:
     script, work, client = environment.HELLO_CGI, WORKS["hello"], parse(CLIENT)
     options = ("-s", str(script))
     with (
-        listening(
-            lambda socket: host.command(script, socket), {"PYTHONPATH": str(tree)}
-        ) as server,
+        listening(lambda socket: host.command(script, socket), {"PYTHONPATH": str(tree)}) as server,
         accounting.account(server.pid) as used,
     ):
         load(client, work, server.socket, seconds=0.2, connections=1, options=options)
         before = used()
-        counted = load(
-            client, work, server.socket, seconds=seconds, connections=1, options=options
-        )
+        counted = load(client, work, server.socket, seconds=seconds, connections=1, options=options)
         spent = used() - before
     return {"total": 1e6 * spent / counted["ok"], "rps": counted["rps"]}
 
