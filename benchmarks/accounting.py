@@ -52,10 +52,10 @@ def account(pid: int) -> Iterator[Callable[[], float]]:
             return int((group / file).read_text().split("\n")[0].split()[-1]) * factor / 1e9
 
         yield used
+    finally:
         for each in (group / "cgroup.procs").read_text().split():
             with contextlib.suppress(OSError):  # it has just ended
                 (parent / "cgroup.procs").write_text(each)
-    finally:
         _remove(group)
 
 
