@@ -73,7 +73,7 @@ IMPURE = {
 # The modules of a CGI request: each answer waits until they are imported.
 CGI_PATH = [
     *("errors", "events", "buffer", "response", "environ", "wsgi"),
-    *("document", "cgi", "server.cgi", "loading"),
+    *("document", "cgi", "server.cgi", "server.started", "loading"),
 ]
 
 

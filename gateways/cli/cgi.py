@@ -11,12 +11,6 @@ import os
 import sys
 
 from gateways.errors import ConfigurationError
-from gateways.loading import ApplicationImportError, load
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 USAGE = "gateways cgi [--script-name PATH] [--debug] APP"
 
@@ -31,16 +25,7 @@ def main(arguments: list[str]) -> int:
         return 2
     from gateways.server import cgi
 
-    try:
-        callable_ = _load(application)
-    except ConfigurationError as error:
-        if isinstance(error, ApplicationImportError):
-            sys.stderr.write(error.traceback_text)
-        print(f"gateways: {error}", file=sys.stderr, flush=True)
-        cgi.refuse(500, "The application could not be loaded; the server's error log says why.")
-        # The request is answered all the same: the answer says that it failed, not the exit code.
-        return 0
-    return cgi.run(callable_, script_name=script_name, debug=debug)
+    return cgi.run_named(application, script_name=script_name, debug=debug)
 
 
 def parse(arguments: list[str]) -> tuple[str, str | None, bool]:
@@ -70,16 +55,3 @@ def _check_environment() -> None:
             "there is no CGI request in the environment: a web server runs this command;"
             ' by hand, serve the application with "gateways serve" and ask it with "gateways get"'
         )
-
-
-def _load(application: str) -> Callable[..., Any]:
-    """Load the application with stdout pointing to stderr: a print at import is no answer's head."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        return load(application)
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

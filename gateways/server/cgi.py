@@ -20,6 +20,7 @@ from gateways.response import plain_answer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -35,10 +36,11 @@ def run(
     *,
     script_name: str | None = None,
     debug: bool = False,
+    remote_user: bool = True,
 ) -> int:
     """Answer the one CGI request that this process was started for; return the exit status.
 
-    `script_name` and `debug` are as for `gateways serve`.  Whatever the application prints goes to
+    `script_name`, `debug` and `remote_user` are as for `gateways serve`.  Whatever the application prints goes to
     stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
     of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
     ends the request quietly.  The status is 1 where the answer could not be completed, else 0.
@@ -46,7 +48,7 @@ def run(
     # A client's Proxy header would name the proxy of every HTTP library in this process.
     os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
-    exchange = _Exchange(output, script_name, debug)
+    exchange = _Exchange(output, script_name, debug, remote_user)
     gc.freeze()
     try:
         with _Terminable():
@@ -59,6 +61,33 @@ def run(
         if _holds_files():
             gc.unfreeze()
     return int(exchange.connection.aborted)
+
+
+def run_named(name: str, **options: Any) -> int:
+    """Load the application of that name and answer the request with it, or with a 500; see `run`.
+
+    What it prints while it is loaded goes to stderr: on stdout it would be no answer's head.
+    """
+    from gateways import loading  # here: a script has its application already
+
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    application = None
+    try:
+        application = loading.load(name)
+    except errors.ConfigurationError as error:
+        sys.stderr.write(getattr(error, "traceback_text", ""))
+        print(f"gateways: {error}", file=sys.stderr, flush=True)
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+    if application is not None:
+        return run(application, **options)
+    refuse(500, "The application could not be loaded; the server's error log says why.")
+    # The request is answered all the same: the answer says that it failed, not the exit code.
+    return 0
 
 
 def _holds_files() -> bool:
@@ -135,11 +164,14 @@ def _private_stdout() -> int:
 class _Exchange:
     """The request, the answer, and the codec between them and the two descriptors."""
 
-    def __init__(self, output: int, script_name: str | None, debug: bool) -> None:
+    def __init__(
+        self, output: int, script_name: str | None, debug: bool, remote_user: bool = True
+    ) -> None:
         self.connection = cgi.ServerConnection()
         self.output = output
         self.script_name = script_name
         self.debug = debug
+        self.remote_user = remote_user
         self.arrived: list[events.Event] = []
 
     def run(self, application: Callable[..., Iterable[bytes]]) -> None:
@@ -149,7 +181,9 @@ class _Exchange:
             if isinstance(first, events.RequestAborted):
                 raise first.error or errors.RequestAborted("the request was aborted")
             assert isinstance(first, events.Request)
-            environ, _ = environs.build(first, base=self.base(), script_name=self.script_name)
+            environ, _ = environs.build(
+                first, self.base(), self.script_name, remote_user=self.remote_user
+            )
         except errors.RemoteProtocolError as error:
             self.log(f"refused: {error}")
             self.answer(error.status_hint, str(error))
