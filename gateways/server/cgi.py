@@ -51,7 +51,7 @@ def run(
     exchange = _Exchange(output, script_name, debug, remote_user)
     gc.freeze()
     try:
-        with _Terminable():
+        with _Terminable(exchange):
             exchange.run(application)
         exchange.read_rest()
     except errors.RequestAborted:
@@ -125,15 +125,23 @@ def refuse(status: int, text: str) -> None:
 class _Terminable:
     """SIGTERM raises RequestAborted in the block, so that the application's close() runs.
 
-    mod_cgid sends it when the visitor has left (RFC 3875 §7.2).
+    mod_cgid sends it when the visitor has left (RFC 3875 §7.2), lighttpd as soon as it has the
+    whole answer: then there is nothing to abort, and close() is not disturbed.  A second one ends
+    the process at once.
     """
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self.exchange = exchange
 
     def __enter__(self) -> None:
         # Not the module signal: for its enumerations it costs a millisecond to import.
         import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 
         def on_term(number: int, frame: object) -> None:
-            raise errors.RequestAborted("the web server ended the script")
+            _signal.signal(number, _signal.SIG_DFL)
+            if not self.exchange.over:
+                self.exchange.over = True
+                raise errors.RequestAborted("the web server ended the script")
 
         self.signals = _signal
         try:
@@ -173,6 +181,8 @@ class _Exchange:
         self.debug = debug
         self.remote_user = remote_user
         self.arrived: list[events.Event] = []
+        self.head_only = os.environ.get("REQUEST_METHOD") == "HEAD"
+        self.over = False  # the web server has all that it wants, or takes no more
 
     def run(self, application: Callable[..., Iterable[bytes]]) -> None:
         self.arrived = self.connection.receive_variables(list(os.environb.items()))
@@ -263,7 +273,12 @@ class _Exchange:
             try:
                 rest = rest[os.write(self.output, rest) :]
             except OSError as error:
+                self.over = True
                 raise errors.RequestAborted(f"the web server closed stdout: {error}") from error
+        if isinstance(event, events.ResponseBody):
+            self.over = event.last
+        else:
+            self.over = self.head_only or not isinstance(event, events.Response)
 
     def answer(self, status: int, text: str) -> None:
         for event in plain_answer(0, status, text):
