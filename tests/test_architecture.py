@@ -25,7 +25,10 @@ PACKAGE = ROOT / "gateways"
 GROUND = {"errors", "events"}
 WIRE = GROUND | {"interface", "buffer", "response"}
 PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
-BELOW_THE_EDGES = WIRE | PROTOCOLS | {"environ", "variables", "wsgi", "addresses", "loading"}
+FAULTS = {"masking", "tracebacks"}
+BELOW_THE_EDGES = (
+    WIRE | PROTOCOLS | FAULTS | {"environ", "variables", "wsgi", "addresses", "loading"}
+)
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -35,7 +38,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "response": GROUND,
     "environ": GROUND,
     "variables": {"response"},
-    "wsgi": GROUND | {"response"},  # check_head judges what start_response was given
+    # check_head judges what start_response was given
+    "wsgi": GROUND | {"response", "debugpage"},
+    "masking": set(),
+    "tracebacks": {"errors", "masking"},
+    "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
     "cgi": WIRE | {"document"},
     "fastcgi": WIRE,

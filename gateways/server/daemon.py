@@ -115,7 +115,7 @@ def _serve_here(
     announce: Callable[[], None],
 ) -> None:
     try:
-        worker = Worker(_load(application), listeners, options)
+        worker = Worker(_load_here(application, listeners, options), listeners, options)
     except ConfigurationError:
         _close_all(listeners)
         raise
@@ -150,6 +150,23 @@ def _serve_in_workers(
 
 def _load(application: Application | str) -> Application:
     return loading.load(application) if isinstance(application, str) else application
+
+
+def _load_here(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> Application:
+    """Load it; or, for a web server's process manager and with a crash log, one that tells why not.
+
+    Such a manager would only start this process again and again.  This way the visitor is shown a
+    reference, and whoever cannot read the web server's log finds the fault in their own.
+    """
+    try:
+        return _load(application)
+    except ConfigurationError as error:
+        if not (options.crash_log and all(each.managed for each in listeners)):
+            raise
+        _say(error)
+        return loading.unloadable(error)
 
 
 def _say(error: ConfigurationError) -> None:

@@ -83,6 +83,8 @@ class Worker:
         self.options = options
         # "/" mounts the application at the root; without the option the variables decide.
         self.script_name = options.script_name.rstrip("/") if options.script_name else None
+        # The application may go to another folder.
+        self.crash_log = os.path.abspath(options.crash_log) if options.crash_log else ""
         self.environ_base = _environ_base(options, listeners)
         self.spool = Spool(options.spool_size, options.spool_folder)
         self.tails = Tails(options, self.spool)
