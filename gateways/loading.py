@@ -72,6 +72,21 @@ def load(text: str) -> Callable[..., Any]:
     return _check_callable(found, f"{target}:{name}", "()" if call else "")
 
 
+def unloadable(error: ConfigurationError) -> Callable[..., Any]:
+    """Return an application that fails each request with `error`, which `load` raised.
+
+    So a fault while loading is answered, logged and shown as any other fault is.
+    """
+    fault = error.__cause__ or error
+    traceback = fault.__traceback__ if fault is error.__cause__ else None
+
+    def application(environ: dict[str, Any], start_response: object) -> None:
+        # Otherwise each request would make its traceback longer.
+        raise fault.with_traceback(traceback)
+
+    return application
+
+
 def _load_cgi(text: str) -> Callable[..., Any]:
     from gateways.cgihost import load as load_scripts
 

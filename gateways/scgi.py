@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
     from gateways.events import PlainText
 
-DEFAULT_ADDRESS = "scgi://127.0.0.1:4000"
-
-
 # What a server end has until the first bytes: one whose request came whole needs no other.
 _NO_BUFFER = ReceiveBuffer()
 
@@ -334,11 +331,9 @@ class ClientConnection(DocumentClient):
 def serve(application: WSGIApplication | str, *addresses: str, **options: Any) -> None:
     """Serve `application` over SCGI until stopped: `gateways.serve` with SCGI as the protocol.
 
-    A bare HOST:PORT, unix:/path or /path means SCGI; the default address is
-    scgi://127.0.0.1:4000.  `options` and errors are those of `gateways.serve`.
+    A bare HOST:PORT, unix:/path or /path means SCGI.  Without an address this is `gateways.run`
+    with SCGI as the protocol.  `options` and errors are those of `gateways.serve`.
     """
     from gateways import server
 
-    server.serve(
-        application, *(addresses or (DEFAULT_ADDRESS,)), default_protocol="scgi", **options
-    )
+    server.serve(application, *addresses, default_protocol="scgi", **options)

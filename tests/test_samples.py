@@ -531,11 +531,27 @@ def test_the_cgi_test_script_needs_no_package(tmp_path: Path) -> None:
 
 
 def test_the_scripts_can_be_executed_and_have_unix_line_ends() -> None:
-    for name in ("cgi_test.py", "flup_fcgi.py", "hello.cgi"):
+    for name in ("anywhere.py", "cgi_test.py", "flup_fcgi.py", "hello.cgi"):
         path = SAMPLES / name
         assert path.stat().st_mode & 0o777 == 0o755
         first = path.read_bytes().splitlines(keepends=True)[0]
         assert first == b"#!/usr/bin/env python3\n"
+
+
+def test_the_sample_for_anywhere_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(SAMPLES / "anywhere.py"), tmp_path / "log") as address:
+        with request(address, "/environ/there", headers=[("X-Colour", "red")]) as answer:
+            told = answer.read().decode()
+        assert "PATH_INFO = '/environ/there'\n" in told
+        assert "HTTP_X_COLOUR = 'red'\n" in told
+        with request(address, "/echo", method="POST", body=b"hello") as answer:
+            assert answer.read() == b"hello"
+        with request(address, "/old") as answer:
+            assert (answer.status, answer.header("Location")) == (302, "/environ")
+        with request(address, "/none") as answer:
+            assert answer.status == 404
+        with request(address, "/wait?0") as answer:
+            assert answer.read() == b"waited 0 s\n"
 
 
 def test_the_flup_sample_shows_its_environment_escaped(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import errno
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 
 from gateways.cgihost import lifeline
+from gateways.cgihost.spawning import reap, spawn
 
 _running: set[Process] = set()
 
@@ -43,12 +43,12 @@ class Process:
         self._lifeline = lifeline.take()
         if self._lifeline is not None:
             keep = (*keep, self._lifeline.descriptor)
+        self._status: int | None = None
         try:
-            self._popen = self._start(command, environment, folder, (stdin, stdout, stderr), keep)
+            self.pid = self._start(command, environment, folder, (stdin, stdout, stderr), keep)
         except BaseException:
             self._let_go()
             raise
-        self.pid = self._popen.pid
         if self._lifeline is not None:
             self._lifeline.hold(self.pid)
         self.descriptor = _pidfd(self.pid)
@@ -61,23 +61,10 @@ class Process:
         folder: bytes,
         streams: tuple[int, int, int],
         keep: tuple[int, ...],
-    ) -> subprocess.Popen[bytes]:
-        stdin, stdout, stderr = streams
+    ) -> int:
         for pause in (*_BUSY_PAUSES, None):
             try:
-                # With a folder of its own no posix_spawn can start it; subprocess uses vfork, which
-                # costs as little.  All other descriptors are closed: not all of this process's
-                # were opened by Python, and what a process manager leaked is no script's business.
-                return subprocess.Popen(
-                    command,
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    cwd=folder,
-                    env=environment,
-                    start_new_session=True,
-                    pass_fds=keep,
-                )
+                return spawn(command, environment, folder, streams, keep)
             except OSError as error:
                 if error.errno != errno.ETXTBSY or pause is None:
                     raise
@@ -91,7 +78,7 @@ class Process:
 
     def wait(self, seconds: float) -> bool:
         """Return whether the child has exited, after waiting for at most that long; it is not reaped."""
-        if self._popen.returncode is not None:
+        if self._status is not None:
             return True
         if self.descriptor >= 0:
             poller = select.poll()
@@ -118,18 +105,20 @@ class Process:
 
     def reap(self) -> int:
         """Return the exit status, negative for a signal, of a child that has exited."""
-        status = self._popen.wait()
+        if self._status is not None:
+            return self._status
+        self._status = reap(self.pid)
         _running.discard(self)
         self._let_go()
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-        return status
+        return self._status
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group, unless the child has been reaped."""
         # Until then its number is no other group's.
-        if self._popen.returncode is None:
+        if self._status is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 

@@ -19,8 +19,10 @@ from gateways.server.worker import Application, Worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Importing typing takes a megabyte.
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    from gateways.server.started import Start
 
 
 def serve(
@@ -28,28 +30,45 @@ def serve(
     texts: Sequence[str],
     default_protocol: str,
     given: dict[str, Any],
+    start: Start | None = None,
 ) -> None:
-    """Serve `application` at the addresses `texts`; `given` are the options by name."""
+    """Serve `application` at the addresses `texts`; `given` are the options by name.
+
+    `start` is what started this process where that did not say where to serve, which is then
+    explained in the log.
+    """
     try:
-        _serve(application, texts, default_protocol, Options(**given))
+        _serve(application, texts, default_protocol, Options(**given), start)
     except ConfigurationError as error:
         # What led to it is this package's own affair: the text says it all.
         raise error.with_traceback(None) from None
 
 
 def _serve(
-    application: Application | str, texts: Sequence[str], default_protocol: str, options: Options
+    application: Application | str,
+    texts: Sequence[str],
+    default_protocol: str,
+    options: Options,
+    start: Start | None,
 ) -> None:
     _fill_standard_descriptors()
     logs.configure(options.log_level)
+    if start is not None and start.remark:
+        log.warning("%s", start.remark)
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
         check_protocol(address.protocol)
     listeners = _open_all(parsed, options)
+
+    def announce() -> None:
+        _announce(application, listeners, options)
+        if start is not None:
+            _explain(listeners)
+
     if options.workers == 1:
-        _serve_here(application, listeners, options)
+        _serve_here(application, listeners, options, announce)
     else:
-        _serve_in_workers(application, listeners, options)
+        _serve_in_workers(application, listeners, options, announce)
     log.info("stopped")
     left = [thread.name for thread in threading.enumerate() if not thread.daemon]
     if isinstance(application, str) and len(left) > 1:
@@ -90,10 +109,13 @@ def _close_all(listeners: list[Listener]) -> None:
 
 
 def _serve_here(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    announce: Callable[[], None],
 ) -> None:
     try:
-        worker = Worker(_load(application), listeners, options)
+        worker = Worker(_load_here(application, listeners, options), listeners, options)
     except ConfigurationError:
         _close_all(listeners)
         raise
@@ -102,24 +124,21 @@ def _serve_here(
     gc.collect()
     gc.freeze()
     try:
-        worker.run(lambda: _announce(application, listeners, options))
+        worker.run(announce)
     finally:
         if not frozen:
             gc.unfreeze()  # the program that called serve() goes on
 
 
 def _serve_in_workers(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    announce: Callable[[], None],
 ) -> None:
     from gateways.server.master import Master  # one process alone does without the memory
 
-    master = Master(
-        lambda: _load(application),
-        listeners,
-        options,
-        _say,
-        lambda: _announce(application, listeners, options),
-    )
+    master = Master(lambda: _load(application), listeners, options, _say, announce)
     try:
         loaded = master.run()
     except ConfigurationError:
@@ -131,6 +150,23 @@ def _serve_in_workers(
 
 def _load(application: Application | str) -> Application:
     return loading.load(application) if isinstance(application, str) else application
+
+
+def _load_here(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> Application:
+    """Load it; or, for a web server's process manager and with a crash log, one that tells why not.
+
+    Such a manager would only start this process again and again.  This way the visitor is shown a
+    reference, and whoever cannot read the web server's log finds the fault in their own.
+    """
+    try:
+        return _load(application)
+    except ConfigurationError as error:
+        if not (options.crash_log and all(each.managed for each in listeners)):
+            raise
+        _say(error)
+        return loading.unloadable(error)
 
 
 def _say(error: ConfigurationError) -> None:
@@ -148,4 +184,19 @@ def _announce(application: Application | str, listeners: list[Listener], options
         "s" * (options.workers > 1),
         options.threads,
         "s" * (options.threads > 1),
+    )
+
+
+def _explain(listeners: list[Listener]) -> None:
+    """Say, to whom nothing but a command line has started this, what it does and how to ask it."""
+    from shlex import quote
+
+    where = [listener.address for listener in listeners if listener.address.family != "fd"]
+    asks = [
+        f"gateways get {quote(str(each))}{' /' if each.family == 'unix' else '/'}" for each in where
+    ]
+    log.info(
+        "no web server or service manager handed over a request or a socket, so this listens by"
+        " itself until Ctrl-C or SIGTERM; ask it: %s",
+        "; ".join(asks),
     )

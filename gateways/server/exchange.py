@@ -244,8 +244,18 @@ class Exchange:
         return not body.wait_on(-1)
 
     def _report(self, error: Exception) -> str:
+        from gateways.tracebacks import application_traceback
+
         reference = os.urandom(4).hex()
-        log.error("error %s in %s: %s", reference, self, wsgi.application_traceback(error))
+        log.error("error %s in %s: %s", reference, self, application_traceback(error))
+        crash_log = self.connection.worker.crash_log
+        if crash_log:
+            from gateways.server import crashlog  # here: only a fault needs it
+
+            try:
+                crashlog.record(crash_log, error, reference, self._environ or {})
+            except Exception as failure:
+                log.error("error %s is not in the crash log: %s", reference, failure)
         return reference
 
     def _send(self, event: events.Event) -> None:

@@ -7,7 +7,6 @@ socket or a script, and there the fault is.
 from __future__ import annotations
 
 import io
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,22 +22,19 @@ pytestmark = pytest.mark.interop
 WEB = "www-data"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def told_of(log: Path, start: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def told_of(
+    log: Path, start: int, monkeypatch: pytest.MonkeyPatch, timeout: float = 2
+) -> list[str]:
     """What doctor says about that which was added to a log."""
     monkeypatch.setattr("sys.stdin", io.StringIO(log.read_text()[start:]))
-    return [each.code for each in examine("-", user=WEB, timeout=2).findings]
+    return [each.code for each in examine("-", user=WEB, timeout=timeout).findings]
 
 
 @pytest.fixture
 def nginx(folder: Path) -> Iterator[tuple[str, Path]]:
     """Its URL and its error log; in front of a socket for each fault."""
     servers.require("nginx")
-    port = free_port()
+    port = servers.free_port()
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind}; "
         for kind in ("client_body", "fastcgi", "proxy", "scgi", "uwsgi")
@@ -116,7 +112,7 @@ before headers", which comes with each that could not be started."""
 def apache(folder: Path) -> Iterator[tuple[str, Path]]:
     """Its URL and its error log; in front of a script for each fault."""
     servers.require("apache")
-    port = free_port()
+    port = servers.free_port()
     (folder / "cgi-bin").mkdir()
     (folder / "cgi-bin").chmod(0o755)
     for name, (text, mode, _) in SCRIPTS.items():

@@ -14,6 +14,7 @@ from gateways import events, wsgi
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.pycgi import PythonScript
 from gateways.response import HeadParser
+from gateways.tracebacks import application_traceback
 
 MODES = ["fork", "inprocess"]
 
@@ -71,7 +72,7 @@ def ask(app: PythonScript, body: bytes = b"", *, debug: bool = False, **more: An
     request = environ(body, **more)
 
     def report(error: Exception) -> str:
-        answer.reported += wsgi.application_traceback(error)
+        answer.reported += application_traceback(error)
         return "REFERENCE"
 
     wsgi.run(app, request, answer.take, 0, report, debug)
