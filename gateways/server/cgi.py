@@ -7,6 +7,7 @@ has not loaded already.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -48,6 +49,7 @@ def run(
     os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
     exchange = _Exchange(output, script_name, debug, remote_user, crash_log)
+    gc.freeze()
     try:
         with _Terminable(exchange):
             exchange.run(application)
@@ -56,6 +58,8 @@ def run(
         return 1  # the web server has closed our stdout, or ended us: its visitor is gone
     finally:
         os.close(output)
+        if _holds_files():
+            gc.unfreeze()
     return int(exchange.connection.aborted)
 
 
@@ -83,6 +87,27 @@ def run_named(name: str, **options: Any) -> int:
     if failure:
         print(f"gateways: {failure}", file=sys.stderr, flush=True)
     return status
+
+
+def _holds_files() -> bool:
+    """Whether this process has opened something that is open still, or nobody can tell.
+
+    The collector would search everything that was loaded twice more as the interpreter ends, which
+    is a millisecond of each request; hence gc.freeze above.  But what an application opened as it
+    was imported may hang on that search: a file in a cycle of objects is flushed by it.
+    """
+    try:
+        return any(_was_opened(int(name)) for name in os.listdir("/proc/self/fd"))
+    except OSError:
+        return True
+
+
+def _was_opened(descriptor: int) -> bool:
+    """Whether it is of our opening: what came with the process is inheritable, what Python opens is not."""
+    try:
+        return descriptor > STDERR and not os.get_inheritable(descriptor)
+    except OSError:
+        return False  # the listing's own
 
 
 class _Terminable:
