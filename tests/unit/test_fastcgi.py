@@ -1547,6 +1547,6 @@ def test_serve_speaks_fastcgi_on_its_own_port(monkeypatch: pytest.MonkeyPatch) -
     fastcgi.serve(application)
     fastcgi.serve(application, "unix:/run/a.sock", threads=2)
     assert called == [
-        ((application, "fcgi://127.0.0.1:9000"), {"default_protocol": "fcgi"}),
+        ((application,), {"default_protocol": "fcgi"}),
         ((application, "unix:/run/a.sock"), {"default_protocol": "fcgi", "threads": 2}),
     ]
