@@ -7,7 +7,7 @@ line.  Four things live here, each with its own reader in mind:
   and checks nothing else, since it runs for every answer.
 - `check_head` judges what a WSGI application gave to start_response, and says what to mend;
   `checked_head` remembers heads that it has passed, with their bytes.
-- `plain_answer` makes the answers that gateways gives on its own account.
+- `own_answer` and `plain_answer` make the answers that gateways gives on its own account.
 - `HeadParser` reads the head that a backend or a script sent, for the client ends.
 
 The CGI path imports this module, so it imports nothing that costs time.
@@ -87,12 +87,28 @@ def plain_answer(
 
     `head_only` is for HEAD: haproxy makes a 502 of an answer to it that has a body.
     """
-    line = f"{status} {REASONS[status]}"
-    body = f"{line}\n\n{text}\n".encode("utf-8", "backslashreplace")
-    headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(body)))]
+    body = f"{status} {REASONS[status]}\n\n{text}\n".encode("utf-8", "backslashreplace")
+    headers = [("Content-Type", "text/plain; charset=utf-8")]
+    return own_answer(request_id, status, headers, body, head_only=head_only)
+
+
+def own_answer(
+    request_id: int,
+    status: int,
+    headers: list[tuple[str, str]],
+    body: bytes,
+    *,
+    head_only: bool = False,
+) -> list[Event]:
+    """Return a whole answer with a status of REASONS; its length is added to `headers`."""
+    head = [*headers, ("Content-Length", str(len(body)))]
     page = [] if head_only else [ResponseBody(request_id, body)]
     # This answer is complete, so its appStatus is 0: another value marks one that was cut.
-    return [Response(request_id, line, headers), *page, EndOfResponse(request_id)]
+    return [
+        Response(request_id, f"{status} {REASONS[status]}", head),
+        *page,
+        EndOfResponse(request_id),
+    ]
 
 
 def _culprit(lines: list[str]) -> str:

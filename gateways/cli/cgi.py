@@ -12,41 +12,46 @@ import sys
 
 from gateways.errors import ConfigurationError
 
-USAGE = "gateways cgi [--script-name PATH] [--debug] APP"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+USAGE = "gateways cgi [--script-name PATH] [--crash-log PATH] [--debug] APP"
+
+_WITH_VALUE = {"--script-name": "script_name", "--crash-log": "crash_log"}
 
 
 def main(arguments: list[str]) -> int:
     """Answer the request; return the exit code."""
     try:
-        application, script_name, debug = parse(arguments)
+        application, options = parse(arguments)
         _check_environment()
     except ConfigurationError as error:
         print(f"gateways: {error}", file=sys.stderr)
         return 2
     from gateways.server import cgi
 
-    return cgi.run_named(application, script_name=script_name, debug=debug)
+    return cgi.run_named(application, **options)
 
 
-def parse(arguments: list[str]) -> tuple[str, str | None, bool]:
-    """Return APP, the script name and whether to debug; ConfigurationError with the usage."""
-    script_name = None
-    debug = False
+def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """Return APP and the options that are given; ConfigurationError with the usage."""
+    options: dict[str, Any] = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
         name, equals, value = option.partition("=")
         if option == "--debug":
-            debug = True
-        elif name == "--script-name" and equals:
-            script_name = value
-        elif name == "--script-name" and rest:
-            script_name = rest.pop(0)
+            options["debug"] = True
+        elif name in _WITH_VALUE and equals:
+            options[_WITH_VALUE[name]] = value
+        elif name in _WITH_VALUE and rest:
+            options[_WITH_VALUE[name]] = rest.pop(0)
         else:
             raise ConfigurationError(f'"{option}" is not understood; write {USAGE}')
     if not rest:
         raise ConfigurationError(f"no application is named; write {USAGE}")
-    return rest[0], script_name, debug
+    return rest[0], options
 
 
 def _check_environment() -> None:

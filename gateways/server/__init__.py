@@ -29,8 +29,8 @@ def run(
     - nothing of that kind, as at a terminal: serve at `addresses`, as `serve` does.  Without any
       that is 127.0.0.1, port 9000 for FastCGI and 4000 for SCGI.
 
-    `options` are those of `serve`; one CGI request has use for `script_name`, `debug` and
-    `remote_user`.  Raises ConfigurationError as `serve` does.
+    `options` are those of `serve`; one CGI request has use for `script_name`, `debug`,
+    `remote_user` and `crash_log`.  Raises ConfigurationError as `serve` does.
     """
     from gateways.server.started import run as run_started
 

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
@@ -58,14 +59,30 @@ def _serve(
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
         check_protocol(address.protocol)
-    listeners = _open_all(parsed, options)
+    serve_on(_open_all(parsed, options), application, options, explained=start is not None)
+
+
+def serve_on(
+    listeners: list[Listener],
+    application: Application | str,
+    options: Options,
+    *,
+    explained: bool = False,
+) -> None:
+    """Serve `application` on `listeners`, which it closes in the end.
+
+    With `explained` the log says how to ask it.
+    """
 
     def announce() -> None:
         _announce(application, listeners, options)
-        if start is not None:
+        if explained:
             _explain(listeners)
 
-    if options.workers == 1:
+    # A process cannot load an application anew: that takes a master, unless whoever has started
+    # this one on a listening socket is to do it.
+    reloads = options.touch_reload or options.reload_on_change
+    if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
         _serve_here(application, listeners, options, announce)
     else:
         _serve_in_workers(application, listeners, options, announce)
@@ -114,8 +131,10 @@ def _serve_here(
     options: Options,
     announce: Callable[[], None],
 ) -> None:
+    since = time.time()
     try:
-        worker = Worker(_load(application), listeners, options)
+        loaded = _load_here(application, listeners, options)
+        worker = Worker(loaded, listeners, options, since=since)
     except ConfigurationError:
         _close_all(listeners)
         raise
@@ -150,6 +169,23 @@ def _serve_in_workers(
 
 def _load(application: Application | str) -> Application:
     return loading.load(application) if isinstance(application, str) else application
+
+
+def _load_here(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> Application:
+    """Load it; or, for a web server's process manager and with a crash log, one that tells why not.
+
+    Such a manager would only start this process again and again.  This way the visitor is shown a
+    reference, and whoever cannot read the web server's log finds the fault in their own.
+    """
+    try:
+        return _load(application)
+    except ConfigurationError as error:
+        if not (options.crash_log and all(each.managed for each in listeners)):
+            raise
+        _say(error)
+        return loading.unloadable(error)
 
 
 def _say(error: ConfigurationError) -> None:

@@ -16,7 +16,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateways.addresses import Address
 from gateways.errors import ConfigurationError
@@ -61,6 +61,7 @@ class Listener:
         self._networks = _networks(options)
         self._web_servers = web_servers()
         self._owner = os.getpid()
+        self._refuses = self._is_unix and (options.exclusive or not self.inherited)
         self._identity = _identity(address.path) if address.family == "unix" else None
         sock.setblocking(False)
         # What socket.accept itself calls.
@@ -114,6 +115,18 @@ class Listener:
         except OSError as error:
             log.warning("cannot remove the socket %s: %s", self.address.path, error)
         self._identity = None
+
+    def refuse(self) -> None:
+        """Have the kernel refuse who connects from now on, where that harms nobody else.
+
+        Those who have connected before wait to be accepted, as they did.  So nobody is reset
+        between the last accept and the close.  Only the process that opened the socket may say so
+        for all who share it, and only of a unix socket: on Linux its shutdown does just this.
+        """
+        self.unlink()
+        if self._refuses and os.getpid() == self._owner:
+            with suppress(OSError):  # it is closed already, or this system cannot
+                self._socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Stop listening."""

@@ -38,7 +38,7 @@ DEFAULT_ADDRESSES = {"fcgi": "fcgi://127.0.0.1:9000", "scgi": "scgi://127.0.0.1:
 _METHOD_OR_GATEWAY = ("REQUEST_METHOD", "GATEWAY_INTERFACE")
 _BESIDE_THEM = ("SERVER_PROTOCOL", "SCRIPT_NAME", "QUERY_STRING", "PATH_INFO")
 
-_CGI_OPTIONS = ("script_name", "debug", "remote_user")
+_CGI_OPTIONS = ("script_name", "debug", "remote_user", "crash_log")
 """The options that mean something for one CGI request; the others are only checked."""
 
 
