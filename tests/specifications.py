@@ -921,7 +921,11 @@ RFC3875 = [
         "3.4",
         "SHOULD",
         "The script is prepared to be ended at any time.",
-        _clauses("test_a_script_that_is_ended_closes_what_its_application_opened")
+        _clauses(
+            "test_a_script_that_is_ended_closes_what_its_application_opened",
+            "test_a_script_that_is_ended_after_its_answer_still_closes",
+            "test_a_visitor_who_has_gone_and_the_signal_after_it_leave_close_in_peace",
+        )
         + _flup("test_a_fault_in_the_middle_of_a_cgi_answer_shows"),
     ),
     Clause(

@@ -624,18 +624,18 @@ def test_an_empty_FCGI_WEB_SERVER_ADDRS_is_none(tmp_path: Path) -> None:
 # What a CGI request costs.
 
 
+def modules_of(call: str, stdin: Any) -> set[str]:
+    """The modules that an interpreter has loaded when it has answered a CGI request."""
+    text = program()[2].partition("sys.exit")[0] + f"{call}(application)\n"
+    text += "sys.stderr.write(' '.join(sys.modules))"
+    code, out, err = outcome([sys.executable, "-S", "-c", text], stdin, **CGI_REQUEST)
+    assert (code, out[-6:]) == (0, b"/there")
+    return set(err.split())
+
+
 def test_a_CGI_request_by_run_imports_what_cgi_run_imports(tmp_path: Path) -> None:
-    text = program()[2].replace(
-        "import os, time", "import os, time, __future__; before = set(sys.modules)"
-    )
-    text = (
-        text.replace("sys.exit(", "code = (")
-        + "sys.stderr.write(' '.join(set(sys.modules) - before))"
-    )
-    _, _, err = outcome([sys.executable, "-S", "-c", text], **CGI_REQUEST)
-    loaded = set(err.split())
-    assert {each for each in loaded if not each.startswith("gateways")} == set()
-    assert "gateways.server.daemon" not in loaded
-    with descriptor_0("accepted", tmp_path) as stdin:
-        _, _, err = outcome([sys.executable, "-S", "-c", text], stdin, **CGI_REQUEST)
-    assert {each for each in err.split() if not each.startswith("gateways")} <= {"_socket"}
+    plain = modules_of("import gateways.cgi; gateways.cgi.run", subprocess.DEVNULL)
+    added = modules_of("gateways.run", subprocess.DEVNULL) - plain
+    assert added == {"gateways.server.started"}
+    with descriptor_0("accepted", tmp_path) as stdin:  # as mod_cgid, where it has to be looked at
+        assert modules_of("gateways.run", stdin) - plain == added | {"_socket"}
