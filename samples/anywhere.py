@@ -15,7 +15,17 @@ import time
 import gateways
 
 # The whole of os.environ, which a CGI script has in its environ as well, is nobody's business.
-SHOWN = ("REQUEST_", "SCRIPT_", "PATH_INFO", "QUERY_", "CONTENT_", "SERVER_", "HTTP_", "wsgi.")
+SHOWN = (
+    "REQUEST_",
+    "SCRIPT_",
+    "PATH_INFO",
+    "QUERY_",
+    "CONTENT_",
+    "SERVER_",
+    "REMOTE_ADDR",
+    "HTTP_",
+    "wsgi.",
+)
 
 
 def application(environ, start_response):  # type: ignore[no-untyped-def]  # shown without types
@@ -27,9 +37,10 @@ def application(environ, start_response):  # type: ignore[no-untyped-def]  # sho
         body = environ["wsgi.input"].read()
     elif path == "/wait":  # to see what a stop does to a running request
         seconds = min(int(environ["QUERY_STRING"] or 1), 5)
+        environ["wsgi.errors"].write(f"waiting {seconds} s\n")
         time.sleep(seconds)
+        environ["wsgi.errors"].write(f"waited {seconds} s\n")
         body = b"waited %d s\n" % seconds
-        environ["wsgi.errors"].write(body.decode())
     elif path in ("", "/") or path.startswith("/environ"):
         names = sorted(name for name in environ if name.startswith(SHOWN))
         lines = [f"{name} = {environ[name]!r}\n" for name in names]

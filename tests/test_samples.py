@@ -476,8 +476,17 @@ def wait_until_it_answers(address: str, process: subprocess.Popen[bytes], log: P
 def test_every_sample_says_how_to_run_it() -> None:
     files = [path for path in SAMPLES.iterdir() if path.is_file()]
     assert len(files) >= 4
-    for path in [*files, GUESTBOOK]:
+    # Those of cgi-bin are run behind web servers by tests/interop/test_cgi_programs.py.
+    for path in [*files, GUESTBOOK, *sorted((SAMPLES / "cgi-bin").iterdir())]:
         assert str(path.relative_to(ROOT)) in command_of(path)
+
+
+def test_the_script_in_the_shell_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(SAMPLES / "cgi-bin" / "report.sh"), tmp_path / "log") as address:
+        with request(address, "/there?x=1", method="POST", body=b"12345") as answer:
+            body = answer.read().decode()
+        assert body.startswith("POST /there?x=1\n")
+        assert body.endswith("5 of 5 bytes\n")
 
 
 def test_the_hello_sample_runs_by_its_command(tmp_path: Path) -> None:
@@ -531,14 +540,18 @@ def test_the_scripts_can_be_executed_and_have_unix_line_ends() -> None:
 
 def test_the_sample_for_anywhere_runs_by_its_command(tmp_path: Path) -> None:
     with running(command_of(SAMPLES / "anywhere.py"), tmp_path / "log") as address:
-        answer = request(address, "/environ/there", headers=[("X-Colour", "red")])
-        told = answer.read().decode()
+        with request(address, "/environ/there", headers=[("X-Colour", "red")]) as answer:
+            told = answer.read().decode()
         assert "PATH_INFO = '/environ/there'\n" in told
         assert "HTTP_X_COLOUR = 'red'\n" in told
-        assert request(address, "/echo", method="POST", body=b"hello").read() == b"hello"
-        assert request(address, "/old").header("Location") == "/environ"
-        assert request(address, "/none").status == 404
-        assert request(address, "/wait?0").read() == b"waited 0 s\n"
+        with request(address, "/echo", method="POST", body=b"hello") as answer:
+            assert answer.read() == b"hello"
+        with request(address, "/old") as answer:
+            assert (answer.status, answer.header("Location")) == (302, "/environ")
+        with request(address, "/none") as answer:
+            assert answer.status == 404
+        with request(address, "/wait?0") as answer:
+            assert answer.read() == b"waited 0 s\n"
 
 
 def test_the_flup_sample_shows_its_environment_escaped(tmp_path: Path) -> None:

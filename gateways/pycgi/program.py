@@ -1,7 +1,7 @@
 """What runs in a helper process: it keeps one Python CGI script warm (see helpers.py).
 
-    python program.py fork PATH DESCRIPTOR [MODULE …]       a parent that forks for each request
-    python program.py inprocess PATH DESCRIPTOR REQUESTS    runs the script itself, again and again
+    python program.py fork PATH DESCRIPTOR GRACE [MODULE …]   a parent that forks for each request
+    python program.py inprocess PATH DESCRIPTOR REQUESTS      runs the script itself, again and again
 
 DESCRIPTOR is one end of a stream socket.  Each byte that arrives on it is a request and carries
 four descriptors: the script's stdin, stdout and stderr, and a socket on which the request's
@@ -9,9 +9,11 @@ variables come and its fate is told:
 
     ◀─ STARTED                       or STALE: this helper has outlived the script's files
     ◀─ kind, exit status, stays      EXITED, RAISED or SIGNALLED; only the first one counts
-    ─▶ RELEASE                       the answer is complete; an end without it ends the script
+    ─▶ RELEASE [milliseconds]        the answer is complete, and the script may run on for so long,
+                                     for ever without a number; an end without it ends the script
 
-The end of file on DESCRIPTOR ends this process: whoever started it is gone.
+The end of file on DESCRIPTOR ends this process: whoever started it wants it no more.  GRACE is how
+many seconds a script that is ended has between SIGTERM and SIGKILL.
 
 It imports nothing of gateways, so that any Python can run it and nothing stands in the script's
 way.  In fork mode it has one thread and runs no code of the script's folder; the imports that it
@@ -34,6 +36,8 @@ import sys
 import time
 import weakref
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from types import ModuleType
 
 TYPE_CHECKING = False
@@ -47,9 +51,6 @@ if TYPE_CHECKING:
 STARTED, STALE = b"R", b"S"
 EXITED, RAISED, SIGNALLED = b"E", b"X", b"G"
 RELEASE = b"D"
-
-GRACE_SECONDS = 2.0
-"""How long a script that is ended has between SIGTERM and SIGKILL."""
 
 _LIBRARY = os.path.dirname(os.__file__) + os.sep
 
@@ -343,22 +344,32 @@ class Child:
         self.pid = pid
         self.control = control
         self.over = False
-        self.released = False
-        self.kill_at = 0.0
+        self.ended = False
+        """Whether it was sent SIGTERM, so that what it leaves behind is ended too."""
+        self.next_signal_at = float("inf")
+
+    def end(self, grace: float) -> None:
+        """Ask it to end, and have it killed later."""
+        self.ended = True
+        _signal_group(self.pid, signal.SIGKILL if self.over else signal.SIGTERM)
+        self.next_signal_at = time.monotonic() + grace
 
 
 class Forker:
     """The parent of a script's processes."""
 
-    def __init__(self, script: Script, sock: socket.socket) -> None:
+    def __init__(self, script: Script, sock: socket.socket, grace: float) -> None:
         self._script = script
         self._sock = sock
+        self._grace = grace
         self._setting = Setting(script)
+        self._lifeline = Lifeline()
         self._children: dict[int, Child] = {}
         self._released: list[Child] = []
         self._wake = os.pipe()
         self._poller = select.poll()
         self._ending = False
+        self._terminated = False
 
     def run(self) -> None:
         """Serve until whoever started this process is gone."""
@@ -366,6 +377,7 @@ class Forker:
             os.set_blocking(descriptor, False)
             os.set_inheritable(descriptor, False)
         signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
         self._poller.register(self._wake[0], select.POLLIN)
         self._poller.register(self._sock, select.POLLIN)
@@ -377,22 +389,28 @@ class Forker:
                     os.read(descriptor, 4096)
                 elif descriptor in self._children:
                     self._hear(self._children[descriptor])
+            if self._terminated:
+                self._terminated = False
+                self._end()
             self._look()
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self._terminated = True
 
     def _start(self) -> None:
         try:
             request = receive(self._sock)
         except EOFError:
             return
-        if request is None or self._script.refresh():
-            # Nobody is there any more; or the script has changed, and may import other modules.
-            self._poller.unregister(self._sock)
-            self._sock.close()
-            self._ending = True
-            if request is not None:
-                with request.control, suppress(OSError):
-                    request.control.send(STALE)
-                request.close()
+        if request is None:
+            self._end()
+            return
+        if self._script.refresh():
+            # It may import other modules now.  What has begun goes on.
+            self._close()
+            with request.control, suppress(OSError):
+                request.control.send(STALE)
+            request.close()
             return
         control = request.control
         try:
@@ -413,13 +431,29 @@ class Forker:
             self._poller.register(control, select.POLLIN)
         request.close()
 
+    def _close(self) -> None:
+        """Take no more requests."""
+        if not self._ending:
+            self._ending = True
+            self._poller.unregister(self._sock)
+            self._sock.close()
+
+    def _end(self) -> None:
+        """End all scripts: nobody wants them any more."""
+        self._close()
+        for child in (*self._children.values(), *self._released):
+            if not child.ended:
+                child.end(self._grace)
+
     def _be_child(self, request: Request) -> NoReturn:
         status = _FAILED
         try:
             with suppress(OSError):
                 os.setpgid(0, 0)
+            self._lifeline.hold()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for descriptor in self._wake:
                 os.close(descriptor)
             self._sock.close()
@@ -450,47 +484,78 @@ class Forker:
         self._poller.unregister(child.control)
         del self._children[child.control.fileno()]
         child.control.close()
-        child.released = bool(said)
         self._released.append(child)
-        if not child.released:
-            if child.over:
-                _signal_group(child.pid, signal.SIGKILL)  # what it has left behind
-            else:
-                _signal_group(child.pid, signal.SIGTERM)
-                child.kill_at = time.monotonic() + GRACE_SECONDS
+        if said[:1] != RELEASE:
+            child.end(self._grace)
+        elif said[1:]:
+            child.next_signal_at = time.monotonic() + int(said[1:]) / 1000
 
     def _look(self) -> None:
         """Tell of the children that have ended, end those whose time has come, reap."""
-        now = time.monotonic()
         for child in (*self._children.values(), *self._released):
-            if child.kill_at and now >= child.kill_at:
-                _signal_group(child.pid, signal.SIGKILL)
-                child.kill_at = 0.0
-            if not child.over:
-                how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-                found = os.waitid(os.P_PID, child.pid, how)
-                if found is not None:
-                    child.over = True
-                    kind = EXITED if found.si_code == os.CLD_EXITED else SIGNALLED
-                    if child.control.fileno() >= 0:
-                        tell(child.control, kind, found.si_status)
+            self._look_at(child)
         for child in [each for each in self._released if each.over]:
-            if not child.released:
+            if child.ended:
                 _signal_group(child.pid, signal.SIGKILL)
             # From here on its number may be another's.
             os.waitpid(child.pid, 0)
             self._released.remove(child)
 
-    def _is_needed(self) -> bool:
-        """Whether there is a script that is still to be ended.
+    def _look_at(self, child: Child) -> None:
+        if time.monotonic() >= child.next_signal_at:
+            if child.ended:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.next_signal_at = float("inf")
+            else:
+                child.end(self._grace)
+        if not child.over:
+            found = os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+            if found is not None:
+                child.over = True
+                kind = EXITED if found.si_code == os.CLD_EXITED else SIGNALLED
+                if child.control.fileno() >= 0:
+                    tell(child.control, kind, found.si_status)
 
-        What was released runs on when this process is gone.
-        """
-        return bool(self._children) or any(each.kill_at for each in self._released)
+    def _is_needed(self) -> bool:
+        """Whether there are scripts: they would end with this process."""
+        return bool(self._children or self._released)
 
     def _patience(self) -> float | None:
-        ends = [each.kill_at for each in self._released if each.kill_at]
-        return max(0.0, min(ends) - time.monotonic()) * 1000 if ends else None
+        now = time.monotonic()
+        ends = [each.next_signal_at for each in (*self._children.values(), *self._released)]
+        first = min(ends, default=float("inf"))
+        return None if first == float("inf") else max(0.0, first - now) * 1000 + 1
+
+
+class Lifeline:
+    """What ends the scripts when this process is killed outright.
+
+    Nobody writes into this pipe.  When its writing end goes with the process, the kernel sends
+    SIGKILL to the group that a script has named for its own opening of the other end.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+
+    def hold(self) -> None:
+        """Have this process, a fork, and its group end with the one that it came from.
+
+        Linux has what it takes; elsewhere nothing is done.
+        """
+        os.close(self._writer)
+        signum = getattr(fcntl, "F_SETSIG", None)
+        with suppress(OSError):  # no /proc
+            if signum is None:
+                return
+            own = os.open(f"/proc/self/fd/{self._reader}", os.O_RDONLY)
+            fcntl.fcntl(own, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(own, signum, signal.SIGKILL)
+            fcntl.fcntl(own, fcntl.F_SETFL, os.O_ASYNC)
+            poller = select.poll()
+            poller.register(own, 0)
+            if poller.poll(0):
+                os._exit(_FAILED)  # it was gone before the kernel was asked
+        os.close(self._reader)
 
 
 def _signal_group(pid: int, number: int) -> None:
@@ -663,10 +728,13 @@ class Resident:
         self._setting.note_putenv()
         self._wrap_atexit()
         self._state = State()
+        self._logging = Logging()
 
     def run(self) -> None:
         """Serve until whoever started this process is gone, or a new one is to take its place."""
         self._script.refresh()
+        if b"logging" in self._script.source:
+            import logging  # noqa: F401  # what the script does to it can be told apart from now on
         while True:
             try:
                 request = receive(self._sock)
@@ -679,13 +747,15 @@ class Resident:
                     request.control.send(STALE)
                     return
                 request.control.send(STARTED)
-                if not self._answer(request):
+                # Context variables, decimal's precision for one, are the request's own.
+                if not copy_context().run(self._answer, request):
                     return
 
     def _answer(self, request: Request) -> bool:
         """Answer one request; return whether this process can answer another."""
         self._setting.prepare(request)
-        self._end_with_parent(True)
+        time.tzset()
+        self._logging.watch()
         kind, status = self._script.run()
         main = sys.modules.get("__main__")
         self._left -= 1
@@ -703,18 +773,18 @@ class Resident:
                     sys.__excepthook__(type(error), error, error.__traceback__)
         if not stays:
             atexit._run_exitfuncs()
+        self._logging.take_back()
         _end_program(main)
         gc.collect(1)
         if not stays:
             _flush_files()
-        self._state.restore()
+        stays = self._state.restore() and stays
         self._setting.streams.flush()
         for number in range(3):
             os.dup2(self._null if number < 2 else self._own_stderr, number)
         # What could not be written must not stand before the next answer.
         self._setting.streams.flush()
         self._watch()
-        self._end_with_parent(False)
         tell(request.control, kind, status, stays=stays)
         return stays
 
@@ -732,20 +802,6 @@ class Resident:
             path = getattr(module, "__file__", None)
             if isinstance(path, str) and _is_below(self._script.library, path):
                 self._watched.setdefault(path, signature(path))
-
-    def _end_with_parent(self, wanted: bool) -> None:
-        """Have the kernel end this process, whatever the script does, when its parent is gone."""
-        descriptor = self._sock.fileno()
-        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-        if not wanted:
-            fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_ASYNC)
-            return
-        fcntl.fcntl(descriptor, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_ASYNC)
-        poller = select.poll()
-        poller.register(descriptor, 0)
-        if poller.poll(0):
-            os._exit(_FAILED)  # it was gone before the kernel was asked
 
     def _wrap_atexit(self) -> None:
         """Take what the script itself registers for the end of each request."""
@@ -765,51 +821,162 @@ class Resident:
         atexit.register, atexit.unregister = register_for_request, unregister_for_request
 
 
+class Logging:
+    """What the script itself does to loggers, which is taken back when its request is over.
+
+    What a module does to them while it is imported stays, since it is imported once.
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], object]] = []
+        self._watched = False
+
+    def watch(self) -> None:
+        """Notice handlers that are added and levels that are set, once there is a module logging."""
+        module: Any = sys.modules.get("logging")
+        if module is None or self._watched:
+            return
+        self._watched = True
+        add, set_level = module.Logger.addHandler, module.Logger.setLevel
+
+        def add_handler(logger: Any, handler: Any) -> None:
+            if handler not in logger.handlers and _is_script_at_work():
+                self._undo.append(lambda: (logger.removeHandler(handler), handler.close()))
+            add(logger, handler)
+
+        def note_and_set_level(logger: Any, level: Any) -> None:
+            if _is_script_at_work():
+                self._undo.append(partial(set_level, logger, logger.level))
+            set_level(logger, level)
+
+        module.Logger.addHandler, module.Logger.setLevel = add_handler, note_and_set_level
+
+    def take_back(self) -> None:
+        """Undo it, the last first; a handler that is closed writes out what it holds."""
+        while self._undo:
+            with suppress(Exception):
+                self._undo.pop()()
+
+
+def _is_script_at_work() -> bool:
+    """Whether the caller's caller is the script, itself or through others, and no import of its."""
+    names = sys.modules["__main__"].__dict__
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals is names:
+            return True
+        if frame.f_code.co_name == "<module>":
+            return False
+        frame = frame.f_back
+    return False
+
+
 class State:
     """What a script may change and the next request must not see, as it is before the first one."""
 
     def __init__(self) -> None:
+        import _locale
+        import resource
+
         self._path = list(sys.path)
-        self._limit = sys.getrecursionlimit()
+        hooks: list[list[Any]] = [sys.meta_path, sys.path_hooks]
+        self._hooks = [(each, list(each)) for each in hooks]
+        self._numbers: list[tuple[Any, Any]] = [
+            (set_number, get_number())
+            for set_number, get_number in (
+                (sys.setrecursionlimit, sys.getrecursionlimit),
+                (sys.setswitchinterval, sys.getswitchinterval),
+                (
+                    getattr(sys, "set_int_max_str_digits", None),
+                    getattr(sys, "get_int_max_str_digits", lambda: 0),
+                ),
+            )
+            if set_number is not None
+        ]
         self._gc = gc.isenabled(), gc.get_threshold()
         self._umask = os.umask(0o022)
         os.umask(self._umask)
         self._signals = {number: _signal.getsignal(number) for number in _signal.valid_signals()}
-        import _locale
-
+        self._mask = _signal.pthread_sigmask(_signal.SIG_BLOCK, ())
         self._set_locale = _locale.setlocale
         self._all = _locale.LC_ALL
         self._locale = _locale.setlocale(self._all, None)
+        kinds = {getattr(resource, each) for each in dir(resource) if each.startswith("RLIMIT_")}
+        self._get_limit, self._set_limit = resource.getrlimit, resource.setrlimit
+        self._limits = {kind: resource.getrlimit(kind) for kind in kinds}
+        self._rights = self._look_at_rights()
 
-    def restore(self) -> None:
-        """Put it back."""
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
-        for number, handler in self._signals.items():
-            if _signal.getsignal(number) is not handler and handler is not None:
-                _signal.signal(number, handler)
-        if sys.path != self._path:
-            sys.path[:] = self._path
-        sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
-        sys.settrace(None)
-        sys.setprofile(None)
-        if sys.getrecursionlimit() != self._limit:
-            sys.setrecursionlimit(self._limit)
-        (gc.enable if self._gc[0] else gc.disable)()
-        gc.set_threshold(*self._gc[1])
+    def restore(self) -> bool:
+        """Put it back; return whether that was possible."""
+        self._restore_signals()
+        self._restore_interpreter()
         os.umask(self._umask)
         if self._set_locale(self._all, None) != self._locale:
             self._set_locale(self._all, self._locale)
-        warnings: Any = sys.modules.get("warnings")
-        if warnings is not None:
-            warnings.resetwarnings()
-            warnings.filters[:] = _FILTERS
-            warnings._filters_mutated()
-        sockets: Any = sys.modules.get("socket")
-        if sockets is not None and sockets.getdefaulttimeout() is not None:
-            sockets.setdefaulttimeout(None)
+        self._restore_modules()
         with suppress(ChildProcessError):  # children that the script did not wait for
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        return self._restore_limits() and self._look_at_rights() == self._rights
+
+    def _look_at_rights(self) -> tuple[object, ...]:
+        """Return what cannot be put back: who this process is, and how nice."""
+        return os.getresuid(), os.getresgid(), os.getpriority(os.PRIO_PROCESS, 0)
+
+    def _restore_signals(self) -> None:
+        for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
+            _signal.setitimer(timer, 0)
+        _signal.set_wakeup_fd(-1)
+        for number, handler in self._signals.items():
+            if _signal.getsignal(number) is not handler and handler is not None:
+                _signal.signal(number, handler)
+        # After the handlers: one that was blocked may be waiting.
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, self._mask)
+
+    def _restore_interpreter(self) -> None:
+        if sys.path != self._path:
+            sys.path[:] = self._path
+        for hooks, then in self._hooks:
+            if hooks != then:
+                # A module that is imported once, six for example, may need its own.
+                added = [each for each in hooks if each not in then and not _is_of_script(each)]
+                hooks[:] = [*then, *added]
+                sys.path_importer_cache.clear()
+        sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
+        sys.unraisablehook, sys.breakpointhook = sys.__unraisablehook__, sys.__breakpointhook__
+        sys.settrace(None)
+        sys.setprofile(None)
+        for set_number, number in self._numbers:
+            set_number(number)
+        (gc.enable if self._gc[0] else gc.disable)()
+        gc.set_threshold(*self._gc[1])
+
+    def _restore_modules(self) -> None:
+        modules: Any = sys.modules
+        if "warnings" in modules:
+            warnings = modules["warnings"]
+            warnings.resetwarnings()
+            warnings.filters[:] = _FILTERS
+            warnings._filters_mutated()
+        if "socket" in modules and modules["socket"].getdefaulttimeout() is not None:
+            modules["socket"].setdefaulttimeout(None)
+        if "threading" in modules and hasattr(modules["threading"], "__excepthook__"):
+            modules["threading"].excepthook = modules["threading"].__excepthook__
+        if "random" in modules:
+            modules["random"].seed()
+
+    def _restore_limits(self) -> bool:
+        for kind, limits in self._limits.items():
+            if self._get_limit(kind) != limits:
+                try:
+                    self._set_limit(kind, limits)
+                except (OSError, ValueError):
+                    return False  # a hard limit that was lowered stays so
+        return True
+
+
+def _is_of_script(hook: object) -> bool:
+    return "__main__" in (getattr(hook, "__module__", ""), type(hook).__module__)
 
 
 _FILTERS: list[Any] = []
@@ -830,14 +997,15 @@ def main(arguments: list[str]) -> int:
         Resident(script, sock, int(rest[0])).run()
         return 0
     script.refresh()
-    culprit = preload(script, set(rest))
+    grace, *without = rest
+    culprit = preload(script, set(without))
     if culprit:
         # Begin anew without it: the script imports it by itself, after the fork.
         sock.set_inheritable(True)
         os.execv(sys.executable, [sys.executable, __file__, *arguments, culprit])
     gc.collect()
     gc.freeze()
-    Forker(script, sock).run()
+    Forker(script, sock, float(grace)).run()
     return 0
 
 

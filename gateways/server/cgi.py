@@ -7,6 +7,7 @@ has not loaded already.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -48,14 +49,17 @@ def run(
     os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
     exchange = _Exchange(output, script_name, debug, remote_user, crash_log)
+    gc.freeze()
     try:
-        with _Terminable():
+        with _Terminable(exchange):
             exchange.run(application)
         exchange.read_rest()
     except errors.RequestAborted:
         return 1  # the web server has closed our stdout, or ended us: its visitor is gone
     finally:
         os.close(output)
+        if _holds_files():
+            gc.unfreeze()
     return int(exchange.connection.aborted)
 
 
@@ -85,18 +89,47 @@ def run_named(name: str, **options: Any) -> int:
     return status
 
 
+def _holds_files() -> bool:
+    """Whether this process has opened something that is open still, or nobody can tell.
+
+    The collector would search everything that was loaded twice more as the interpreter ends, which
+    is a millisecond of each request; hence gc.freeze above.  But what an application opened as it
+    was imported may hang on that search: a file in a cycle of objects is flushed by it.
+    """
+    try:
+        return any(_was_opened(int(name)) for name in os.listdir("/proc/self/fd"))
+    except OSError:
+        return True
+
+
+def _was_opened(descriptor: int) -> bool:
+    """Whether it is of our opening: what came with the process is inheritable, what Python opens is not."""
+    try:
+        return descriptor > STDERR and not os.get_inheritable(descriptor)
+    except OSError:
+        return False  # the listing's own
+
+
 class _Terminable:
     """SIGTERM raises RequestAborted in the block, so that the application's close() runs.
 
-    mod_cgid sends it when the visitor has left (RFC 3875 §7.2).
+    mod_cgid sends it when the visitor has left (RFC 3875 §7.2), lighttpd as soon as it has the
+    whole answer: then there is nothing to abort, and close() is not disturbed.  A second one ends
+    the process at once.
     """
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self.exchange = exchange
 
     def __enter__(self) -> None:
         # Not the module signal: for its enumerations it costs a millisecond to import.
         import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 
         def on_term(number: int, frame: object) -> None:
-            raise errors.RequestAborted("the web server ended the script")
+            _signal.signal(number, _signal.SIG_DFL)
+            if not self.exchange.over:
+                self.exchange.over = True
+                raise errors.RequestAborted("the web server ended the script")
 
         self.signals = _signal
         try:
@@ -144,6 +177,8 @@ class _Exchange:
         self.crash_log = os.path.abspath(crash_log) if crash_log else ""
         self.environ: dict[str, Any] = {}
         self.arrived: list[events.Event] = []
+        self.head_only = os.environ.get("REQUEST_METHOD") == "HEAD"
+        self.over = False  # the web server has all that it wants, or takes no more
 
     def run(self, application: Callable[..., Iterable[bytes]]) -> None:
         self.arrived = self.connection.receive_variables(list(os.environb.items()))
@@ -235,7 +270,12 @@ class _Exchange:
             try:
                 rest = rest[os.write(self.output, rest) :]
             except OSError as error:
+                self.over = True
                 raise errors.RequestAborted(f"the web server closed stdout: {error}") from error
+        if isinstance(event, events.ResponseBody):
+            self.over = event.last
+        else:
+            self.over = self.head_only or not isinstance(event, events.Response)
 
     def answer(self, status: int, text: str) -> None:
         for event in plain_answer(0, status, text):

@@ -88,7 +88,7 @@ class Listener:
         host = str(name[0])
         sock = socket.socket(self._socket.family, socket.SOCK_STREAM, 0, descriptor)
         if refused := self._why_refused(host):
-            log.warning("refused a connection from %s: it is %s", host, refused)
+            log.warning("refused a connection from %s: %s", host, refused)
             sock.close()
             return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -99,9 +99,9 @@ class Listener:
     def _why_refused(self, host: str) -> str:
         """Return why nobody at this address may connect, "" where they may."""
         if self._networks and not _is_allowed(host, self._networks):
-            return "in no --allow network"
+            return "it is in no --allow network"
         if self._web_servers and _address(host) not in self._web_servers:
-            return f"not in {WEB_SERVER_ADDRS}"
+            return f"it is not in {WEB_SERVER_ADDRS}"
         return ""
 
     def unlink(self) -> None:
