@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": GROUND | {"response", "server", "cgihost"},
+    "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
