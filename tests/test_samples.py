@@ -476,8 +476,17 @@ def wait_until_it_answers(address: str, process: subprocess.Popen[bytes], log: P
 def test_every_sample_says_how_to_run_it() -> None:
     files = [path for path in SAMPLES.iterdir() if path.is_file()]
     assert len(files) >= 4
-    for path in [*files, GUESTBOOK]:
+    # Those of cgi-bin are run behind web servers by tests/interop/test_cgi_programs.py.
+    for path in [*files, GUESTBOOK, *sorted((SAMPLES / "cgi-bin").iterdir())]:
         assert str(path.relative_to(ROOT)) in command_of(path)
+
+
+def test_the_script_in_the_shell_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(SAMPLES / "cgi-bin" / "report.sh"), tmp_path / "log") as address:
+        with request(address, "/there?x=1", method="POST", body=b"12345") as answer:
+            body = answer.read().decode()
+        assert body.startswith("POST /there?x=1\n")
+        assert body.endswith("5 of 5 bytes\n")
 
 
 def test_the_hello_sample_runs_by_its_command(tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ class Body:
 
     def __init__(self, environ: Mapping[str, Any], spool: Spool) -> None:
         self._input = environ["wsgi.input"]
+        # Our own server's can be asked; others keep whoever reads waiting.
+        self._wait = getattr(self._input, "wait", None)
         self._spool = spool
         self._file: SpoolFile | None = None
         self.descriptor = -1
@@ -49,11 +51,19 @@ class Body:
             self.length = 0
         self._told = self.left = self.length
 
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether `read` would return at once, after waiting for at most so long.
+
+        True where nobody can say.
+        """
+        return self._wait is None or not self.left or self._wait(seconds)
+
     def read(self) -> bytes:
         """Return the next piece, `b""` at the end."""
         if not self.left:
             return b""
-        piece: bytes = self._input.read(min(self.left, PIECE_SIZE))
+        read = self._input.read if self._wait is None else self._input.read1
+        piece: bytes = read(min(self.left, PIECE_SIZE))
         if not piece:
             raise RequestAborted(
                 f"wsgi.input ended after {self._told - self.left} bytes of {self._told}"
@@ -128,4 +138,4 @@ class Body:
         if self._file is not None:
             self.descriptor = self._file.fileno()
         else:
-            self._input = io.BytesIO(b"".join(held))
+            self._input, self._wait = io.BytesIO(b"".join(held)), None

@@ -220,7 +220,7 @@ class Exchange:
         body = self.body
         stream: Any = body.start() if body is not COMPLETE else io.BytesIO()
         if stream is None:
-            stream = Input(lambda: self._more(body))
+            stream = Input(lambda: self._more(body), lambda seconds: self._arrives(body, seconds))
         if "CONTENT_LENGTH" not in environ and body.ended and body.received:
             environ["CONTENT_LENGTH"] = str(body.received)
         if self.filter_data is not None:
@@ -235,6 +235,13 @@ class Exchange:
                 self.connection.made_room()
                 return piece
             self.connection.wait_for(self.request.request_id, body)
+
+    def _arrives(self, body: Body, seconds: float) -> bool:
+        """Whether `_more` would return at once, after waiting for at most so long."""
+        if not body.wait_on(-1):
+            return True
+        self.connection.wait_for(self.request.request_id, body, seconds)
+        return not body.wait_on(-1)
 
     def _report(self, error: Exception) -> str:
         from gateways.tracebacks import application_traceback

@@ -237,7 +237,8 @@ def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mod
 # One request after the other.
 
 SPOILT = """
-import builtins, gc, locale, os, signal, socket, sys, warnings
+import builtins, decimal, gc, locale, os, random, resource, signal, socket, sys, threading, time
+import warnings
 if os.environ["QUERY_STRING"] == "spoil=1":
     os.chdir("/")
     os.umask(0)
@@ -253,8 +254,23 @@ if os.environ["QUERY_STRING"] == "spoil=1":
     locale.setlocale(locale.LC_ALL, "C")
     socket.setdefaulttimeout(5)
     sys.setrecursionlimit(4000)
-    sys.excepthook = sys.displayhook = print
+    sys.excepthook = sys.displayhook = sys.unraisablehook = sys.breakpointhook = print
+    threading.excepthook = print
     sys.argv += ["x"]
+    class Finder:
+        def find_spec(name, path, target=None):
+            raise ImportError("left over")
+    sys.meta_path.insert(0, Finder)
+    def hook(path):
+        raise ImportError
+    sys.path_hooks.insert(0, hook)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGCHLD])
+    decimal.getcontext().prec = 3
+    random.seed(1)
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    sys.setswitchinterval(1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     warnings.simplefilter("error")
     gc.disable()
     left = 1
@@ -270,7 +286,10 @@ else:
            if each != signal.SIGINT], signal.getsignal(signal.SIGINT).__name__)
     print(signal.getitimer(signal.ITIMER_REAL), locale.setlocale(locale.LC_ALL))
     print(socket.getdefaulttimeout(), sys.getrecursionlimit(), sys.excepthook.__name__)
-    print(sys.displayhook.__name__, warnings.filters, gc.isenabled(), sys.stdin.read())
+    print(sys.unraisablehook, sys.breakpointhook, threading.excepthook.__name__, sys.meta_path)
+    print(sys.path_hooks, signal.pthread_sigmask(signal.SIG_BLOCK, []), decimal.getcontext().prec)
+    print(time.tzname, sys.getswitchinterval(), resource.getrlimit(resource.RLIMIT_NOFILE))
+    print(random.random() == 0.13436424411240122, sys.displayhook.__name__, warnings.filters, gc.isenabled(), sys.stdin.read())
     import subprocess
     sys.stdout.flush()
     subprocess.run("env | sort", shell=True)
@@ -288,6 +307,51 @@ def test_what_a_request_changes_the_next_one_does_not_see(tmp_path: Path, mode: 
             assert ask(app, b"rest of this", query="spoil=1").status == "200 OK"
             assert ask(app, b"body").body == clean.body
         assert app.helpers() == helpers
+
+
+@both_modes
+def test_what_a_script_does_to_loggers_lasts_for_its_request(tmp_path: Path, mode: str) -> None:
+    write(tmp_path, "import logging\nlogging.getLogger('kept').setLevel(10)", "neighbour.py")
+    source = HEAD + (
+        "import logging, neighbour, os\n"
+        "logger = logging.getLogger('mine')\n"
+        "if os.environ['QUERY_STRING'] == 'loud=1':\n    logger.setLevel(logging.DEBUG)\n"
+        f"handler = logging.FileHandler({str(tmp_path / 'log')!r})\n"
+        "logger.addHandler(handler)\n"
+        "logging.basicConfig(format='%(message)s')\n"
+        "logger.warning('once')\nlogger.debug('quiet')\n"
+        "print(len(logger.handlers), logger.level, logging.getLogger('kept').level)"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app).body == b"1 0 10\n"
+        assert ask(app, query="loud=1").log == "form.py: once\nform.py: quiet\n"
+        for _ in range(2):
+            found = ask(app)
+            assert (found.body, found.log) == (b"1 0 10\n", "form.py: once\n")
+        assert (tmp_path / "log").read_text() == "once\nonce\nquiet\nonce\nonce\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.nice(1)",
+        pytest.param(
+            "os.seteuid(65534)",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
+        ),
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n    os.seteuid(os.getuid() or 65534)",
+    ],
+)
+def test_what_cannot_be_put_back_costs_the_process(tmp_path: Path, change: str) -> None:
+    source = HEAD + (
+        "import os, resource\n"
+        f"if os.environ['QUERY_STRING'] == 'change=1':\n    {change}\n"
+        "print(os.geteuid(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    with script(tmp_path, source, "inprocess", processes=1) as app:
+        clean = ask(app).body
+        assert ask(app, query="change=1").status == "200 OK"
+        assert ask(app).body == clean
 
 
 NEIGHBOUR = "n = 0\ndef count():\n    global n\n    n += 1\n    return n\n"
