@@ -328,6 +328,64 @@ def test_a_script_that_is_ended_closes_what_its_application_opened(tmp_path: Pat
     assert process.returncode == 1
 
 
+ENDED_IN_CLOSE = """
+import os, signal, sys
+class Body:
+    pieces = [b"whole"]
+    def __iter__(self):
+        return iter(self.pieces)
+    def close(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("closed", file=sys.stderr)
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5")])
+    return Body()
+if __name__ == "__main__":
+    from gateways import cgi
+    sys.exit(cgi.run(application))
+"""
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_script_that_is_ended_after_its_answer_still_closes(tmp_path: Path, method: str) -> None:
+    """RFC 3875 3.4: lighttpd ends a script as soon as it has what the head declares."""
+    (tmp_path / "script.py").write_text(ENDED_IN_CLOSE)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "script.py")],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "REQUEST_METHOD": method},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout.endswith(b"\r\n\r\nwhole" if method == "GET" else b"\r\n\r\n")
+    assert (done.stderr, done.returncode) == (b"closed\n", 0)
+
+
+def test_a_visitor_who_has_gone_and_the_signal_after_it_leave_close_in_peace(
+    tmp_path: Path,
+) -> None:
+    """RFC 3875 3.4: lighttpd closes the script's stdout, and then ends it."""
+    (tmp_path / "script.py").write_text(ENDED_IN_CLOSE)
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "script.py")],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "REQUEST_METHOD": "GET"},
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.stderr, done.returncode) == (b"closed\n", 1)
+
+
 def test_an_empty_value_and_none_are_the_same() -> None:
     """RFC 3875 4.1: a NULL value and a missing one are not distinguished."""
     method = (b"REQUEST_METHOD", b"GET")

@@ -20,7 +20,8 @@ from gateways.server.generation import Generation, Record
 from gateways.server.listeners import Listener
 from gateways.server.log import log
 from gateways.server.options import Options
-from gateways.server.template import CANNOT_LOAD, STOPPING, refuse_threads
+from gateways.server.stopping import Stops
+from gateways.server.template import CANNOT_LOAD, refuse_threads
 from gateways.server.worker import Application
 
 SHORT_LIFE = 2.0
@@ -89,6 +90,7 @@ class Master:
         self._worker_pause = Pause()
         self._template_pause = Pause()
         self._signals: list[int] = []
+        self._stops = Stops(listeners)
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> bool:
@@ -100,9 +102,7 @@ class Master:
             "this program has threads",
             "call serve() before they are started, or with workers=1",
         )
-        handled = [*STOPPING, signal.SIGHUP, signal.SIGCHLD]
-        if any(listener.inherited for listener in self._listeners):
-            handled.append(signal.SIGUSR1)  # multiwatch stops its children with this one
+        handled = [*self._stops.numbers, signal.SIGHUP, signal.SIGCHLD]
         before = {number: signal.signal(number, self._note) for number in handled}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
         try:
@@ -281,7 +281,9 @@ class Master:
             if not self._stopping:
                 self._reload(signal.Signals(number).name)
             return
-        at_once = self._stopping or number == signal.SIGQUIT
+        at_once = self._stops.means_at_once(number) or self._failed
+        if self._stopping and not at_once:
+            return  # repeated by a process manager
         if at_once:
             log.warning("stopping at once")
         else:

@@ -107,7 +107,7 @@ OPTIONS: tuple[Option, ...] = (
         "script_name",
         "str",
         "",
-        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path. / is the root.",
+        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path. / is the root; . is the folder of the script, where the web server rewrites the URLs of that folder to the script (mod_rewrite).",
         APPLICATION,
     ),
     Option(
@@ -128,7 +128,7 @@ OPTIONS: tuple[Option, ...] = (
         "debug",
         "bool",
         False,
-        "Show the traceback of a failed request on its error page. Never where strangers can see it.",
+        "Show the traceback of a failed request on its error page, with source, variables and environ. Never where strangers can see it.",
         APPLICATION,
     ),
     Option(
@@ -296,6 +296,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=("log", "web-server", "both"),
     ),
     Option(
+        "crash_log",
+        "str",
+        "",
+        "File that gets an entry for each fault of the application: reference, request, traceback, environ with secrets masked. Made with mode 600, in a folder of your own outside the web server's document root; at most 1 MiB, and once more as PATH.1. With it, a single process that a web server has started on descriptor 0 answers 500 where its application cannot be loaded, instead of ending.",
+        LOGS,
+    ),
+    Option(
         "log_level",
         "choice",
         "info",
@@ -346,6 +353,7 @@ class Options:
     spool_size: int
     spool_folder: str
     error_stream: str
+    crash_log: str
     log_level: str
 
     def __init__(self, **given: Any) -> None:
@@ -355,7 +363,7 @@ class Options:
         for option in OPTIONS:
             value = given.get(option.name, option.default)
             setattr(self, option.name, check(option, value))
-        if self.script_name and not self.script_name.startswith("/"):
+        if self.script_name not in ("", ".") and not self.script_name.startswith("/"):
             raise ConfigurationError(
                 f"option script_name: {self.script_name!r} does not begin with /; write /app"
             )

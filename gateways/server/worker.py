@@ -31,6 +31,7 @@ from gateways.server.protocols import codec_factory
 from gateways.server.seats import Seat, Seats
 from gateways.server.shares import BUSY, Share
 from gateways.server.spool import Spool
+from gateways.server.stopping import Stops, graceful_seconds
 from gateways.server.watching import Watch
 
 TYPE_CHECKING = False
@@ -88,6 +89,8 @@ class Worker:
         self.options = options
         # "/" mounts the application at the root; without the option the variables decide.
         self.script_name = options.script_name.rstrip("/") if options.script_name else None
+        # The application may go to another folder.
+        self.crash_log = os.path.abspath(options.crash_log) if options.crash_log else ""
         self.environ_base = _environ_base(options, listeners)
         self.spool = Spool(options.spool_size, options.spool_folder)
         self.tails = Tails(options, self.spool)
@@ -100,10 +103,9 @@ class Worker:
         self._codecs = {
             listener: codec_factory(listener.address.protocol, options) for listener in listeners
         }
-        self._graceful = min(
-            options.graceful_timeout,
-            7.0 if any(listener.inherited for listener in listeners) else float("inf"),
-        )
+        self._graceful = graceful_seconds(options, listeners)
+        self._stops = Stops(listeners)
+        self._noted = Stops(listeners)
         self._parent_pipe = parent_pipe
         self._share = share
         self._connections: dict[int, Connection] = {}
@@ -120,7 +122,6 @@ class Worker:
         self._ended = False
         self._end_lock = threading.Lock()
         self._signals: list[int] = []
-        self._told = 0
         self._alone = options.threads == 1
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
@@ -593,11 +594,9 @@ class Worker:
     def _take_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
-        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+        numbers = list(self._stops.numbers)
         if self.options.threads == 1:
             numbers.append(signal.SIGALRM)  # see _note_signal
-        if any(listener.inherited for listener in self._listeners.values()):
-            numbers.append(signal.SIGUSR1)  # multiwatch stops its children with this one
         before = {number: signal.signal(number, self._note_signal) for number in numbers}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
 
@@ -614,16 +613,19 @@ class Worker:
         if self.options.threads > 1 or self._stopped:
             return
         # This thread may be inside an application that never comes back.
-        self._told += 1
-        if number == signal.SIGALRM or number == signal.SIGQUIT or self._told_twice():
+        if number == signal.SIGALRM or self._means_at_once(self._noted, number):
             log.warning("stopping at once")
             for listener in self._listeners.values():
                 listener.unlink()
             leave(0)
-        signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
 
-    def _told_twice(self) -> bool:
-        return self._told > 1 and self._parent_pipe < 0
+    def _means_at_once(self, stops: Stops, number: int) -> bool:
+        # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so to a
+        # worker only SIGQUIT, which its master sends when told twice, means "at once".
+        at_once = stops.means_at_once(number)
+        return number == signal.SIGQUIT or (at_once and self._parent_pipe < 0)
 
     def _on_control(self, descriptor: int) -> None:
         if descriptor == self._signal_pipe[0]:
@@ -633,17 +635,14 @@ class Worker:
             self._stopped = True
 
     def _on_signal(self, number: int) -> None:
-        if self._ends_by_itself and number != signal.SIGQUIT:
+        if self._means_at_once(self._stops, number):
+            log.warning("stopping at once")
+            self._stopped = True
+        elif self._ends_by_itself:
             # It is told for the first time, and has less time now.
             self._ends_by_itself = False
             self._drain_until = min(self._drain_until, time.monotonic() + self._graceful)
-            return
-        if self.draining or number == signal.SIGQUIT:
-            # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so
-            # to a worker only SIGQUIT, which its master sends when told twice, means "at once".
-            if number == signal.SIGQUIT or self._parent_pipe < 0:
-                log.warning("stopping at once")
-                self._stopped = True
+        if self.draining or self._stopped:
             return
         log.info("%s: stopping once running requests are answered", signal.Signals(number).name)
         self._drain()

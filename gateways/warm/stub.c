@@ -40,6 +40,8 @@
 #define UNREAD_SECONDS 5
 #define MAX_UNREAD (64LL * 1024 * 1024)
 #define TO_THE_END (-1LL)
+#define BEGIN "\1\1\0\1\0\x08\0\0\0\1\0\0\0\0\0\0" /* FCGI_BEGIN_REQUEST, a responder's */
+#define BEGIN_SIZE (sizeof BEGIN - 1)
 
 extern char **environ;
 
@@ -354,7 +356,6 @@ static void read_body_length(void) {
 }
 
 static void make_head(void) {
-    static const char begin[8] = {0, 1, 0, 0, 0, 0, 0, 0};
     size_t count = 0, size = 0;
     for (char **each = environ; *each != NULL; each++) {
         const char *equals = strchr(*each, '=');
@@ -385,7 +386,7 @@ static void make_head(void) {
         memcpy(params + used, equals + 1, value);
         used += value;
     }
-    add_record(1, begin, sizeof begin);
+    add(BEGIN, BEGIN_SIZE);
     for (size_t at = 0; at < used; at += 65528)
         add_record(4, params + at, used - at < 65528 ? used - at : 65528);
     add_record(4, NULL, 0);
@@ -396,7 +397,9 @@ static void make_head(void) {
 
 /* Ask the daemon for its values (FastCGI 4.1), so as to know that it lives. */
 static int answers(int sock) {
-    static const char question[] = "\1\x09\0\0\0\x11\0\0\x0f\0FCGI_MPXS_CONNS";
+    /* The request is opened at once, so that a daemon which is about to end waits for the rest of
+       it; no application is told of a request whose variables have not all come. */
+    static const char question[] = "\1\x09\0\0\0\x11\0\0\x0f\0FCGI_MPXS_CONNS" BEGIN;
     unsigned char answer[512];
     size_t have = 0, want = 8;
     double deadline = now() + PONG_SECONDS;
@@ -634,8 +637,9 @@ static void read_rest(void) {
 }
 
 static int exchange(int sock) {
-    out = head;
-    out_size = head_size;
+    size_t begun = safe ? 0 : BEGIN_SIZE; /* `answers` has sent that */
+    out = head + begun;
+    out_size = head_size - begun;
     sent_all = body == 0;
     while (status < 0) {
         send_outbox(sock);

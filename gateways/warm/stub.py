@@ -394,7 +394,9 @@ def _question(sock: "_socket.socket") -> None:
     """Ask the daemon for its values, so as to know that it lives; _Unseen where it does not."""
     try:
         sock.settimeout(PONG_SECONDS)
-        sock.send(_GET_VALUES)
+        # The request is opened at once, so that a daemon which is about to end waits for the rest of
+        # it; no application is told of a request whose variables have not all come.
+        sock.send(_GET_VALUES + _BEGIN)
         answer = b""
         while len(answer) < 8 or len(answer) < 8 + answer[4] * 256 + answer[5] + answer[6]:
             piece = sock.recv(256)
@@ -420,7 +422,8 @@ class _Exchange:
         self.sock = sock
         self.safe = request.safe
         self.left = request.body
-        self.outbox = memoryview(request.head + (_END_STDIN if request.body == 0 else b""))
+        begun = 0 if request.safe else len(_BEGIN)  # _question has sent that
+        self.outbox = memoryview(request.head + (_END_STDIN if request.body == 0 else b""))[begun:]
         self.sent_all = request.body == 0
         self.inbox = b""
         self.answer = b""

@@ -71,7 +71,7 @@ def state(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def daemon(folder: Path, state: Path) -> Iterator[Daemon]:
-    """The one daemon behind both web servers; a test says which options it must run with."""
+    """The one daemon behind all web servers; a test says which options it must run with."""
     daemon = Daemon(folder, state)
     yield daemon
     daemon.stop()
@@ -93,6 +93,16 @@ def apache(request: pytest.FixtureRequest) -> Iterator[Path]:
     folder: Path = request.getfixturevalue("folder")
     state: Path = request.getfixturevalue("state")
     with servers.apache(folder / "apache", state) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lighttpd(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """lighttpd with all our configurations; the fixture's value is the folder of its lighttpd.conf."""
+    servers.require("lighttpd")
+    folder: Path = request.getfixturevalue("folder")
+    state: Path = request.getfixturevalue("state")
+    with servers.lighttpd(folder / "lighttpd", state) as running:
         yield running
 
 

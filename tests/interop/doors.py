@@ -21,6 +21,11 @@ NGINX = frozenset({"merges-slashes"})
 # ends an answer.
 CLOSES = {"cut-looks-complete"}
 APACHE = frozenset({"merges-slashes", "keeps-encoded-slashes", "joins-cookies-with-comma"})
+# What ends in the middle looks complete where lighttpd had all of it before it sent any.
+LIGHTTPD = frozenset({"merges-slashes", "own-reasons", "drops-empty-headers", "cut-looks-complete"})
+
+FOLDERS = {"nginx": "nginx", "apache": "apache", "lighttpd": "samples/servers"}
+"""Where the configurations of each server lie in the repository."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class WebServerDoor:
     """One configuration file and the port that it listens at.
 
     `mount` stands before every target.  `options` are the daemon's, none of which it has when
-    Apache starts the processes itself (`daemon` is false).
+    the web server starts the processes itself (`daemon` is false).
     """
 
     name: str
@@ -99,6 +104,24 @@ DOORS = [
         APACHE | {"buffers-answers"},
         daemon=False,
     ),
+    WebServerDoor(
+        "lighttpd-cgi",
+        "lighttpd",
+        "lighttpd-cgi.conf",
+        8096,
+        LIGHTTPD,
+        daemon=False,
+    ),
+    WebServerDoor(
+        "lighttpd-fastcgi-spawned",
+        "lighttpd",
+        "lighttpd-fastcgi-spawned.conf",
+        8097,
+        LIGHTTPD,
+        daemon=False,
+    ),
+    WebServerDoor("lighttpd-fastcgi", "lighttpd", "lighttpd-fastcgi.conf", 8098, LIGHTTPD),
+    WebServerDoor("lighttpd-scgi", "lighttpd", "lighttpd-scgi.conf", 8099, LIGHTTPD),
 ]
 
 BY_NAME = {door.name: door for door in DOORS}

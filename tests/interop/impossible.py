@@ -23,6 +23,33 @@ _CHUNKED = (
     "SCGI needs the body's length before the body, and Apache does not store an upload to learn it.",
 )
 
+_LIGHTTPD = {
+    "the-method-FOO-arrives": (
+        "§1.3: “Unknown method FOO passes …, lighttpd 501”",
+        "lighttpd knows the methods that are registered, and no others.",
+    ),
+    "a-GET-may-have-a-body": (
+        "§1.3: “GET with a body passes everywhere but lighttpd (400)”",
+        "lighttpd refuses one unless server.http-parseopts says method-get-body.",
+    ),
+    "an-encoded-line-feed-in-a-path-is-only-a-character": (
+        "§0 fact 18: “lighttpd 400”",
+        "Debian's lighttpd.conf has url-ctrls-reject.",
+    ),
+    "encoded-bytes-that-are-not-UTF-8-arrive": (
+        "unrecorded",
+        "Debian's lighttpd.conf has url-ctrls-reject, which counts %FF among the controls.",
+    ),
+    "a-query-arrives-undecoded": (
+        "unrecorded",
+        "Debian's lighttpd.conf has url-normalize-required, which makes %2F in a query a slash.",
+    ),
+    "a-second-question-mark-is-part-of-the-query": (
+        "unrecorded",
+        "With url-normalize-required lighttpd 1.4.69 splits the target at the second question mark.",
+    ),
+}
+
 IMPOSSIBLE = [
     Impossible(
         "Host-arrives-with-its-port",
@@ -49,6 +76,16 @@ IMPOSSIBLE = [
             "an-empty-chunked-upload-is-an-empty-body",
             "a-chunked-upload-of-single-bytes-arrives",
             "a-chunked-upload-of-1-MiB-arrives",
+        )
+    ),
+    *(
+        Impossible(row, door, where, reason)
+        for row, (where, reason) in _LIGHTTPD.items()
+        for door in (
+            "lighttpd-cgi",
+            "lighttpd-fastcgi-spawned",
+            "lighttpd-fastcgi",
+            "lighttpd-scgi",
         )
     ),
 ]

@@ -34,7 +34,7 @@ SCGI_SOCKET = RUN / "scgi.sock"
 APPLICATION = "tests.interop.application:application"
 
 DEBIAN_PYTHON = "/usr/bin/python3"
-"""Apache starts CGI programs as www-data, which cannot execute an interpreter in a private home."""
+"""Apache and lighttpd start programs as www-data, which cannot execute an interpreter in a private home."""
 
 WEB_GROUP = "www-data"
 
@@ -44,6 +44,7 @@ LOGS: list[Path] = []
 _PROGRAMS = {
     "nginx": ("nginx",),
     "apache": ("apache2",),
+    "lighttpd": ("lighttpd",),
     "curl": ("curl",),
     "openssl": ("openssl",),
 }
@@ -65,7 +66,7 @@ def missing(*servers: str) -> list[str]:
     ]
     if "apache" in servers and not Path("/usr/lib/apache2/modules/mod_fcgid.so").exists():
         lacks.append("Apache's mod_fcgid")
-    if "apache" in servers and not _recent(DEBIAN_PYTHON):
+    if {"apache", "lighttpd"} & {*servers} and not _recent(DEBIAN_PYTHON):
         lacks.append(f"Python 3.11 or later as {DEBIAN_PYTHON}")
     if os.geteuid():
         lacks.append("root (the configurations name sockets in /run)")
@@ -108,6 +109,12 @@ def listens(address: Path | int) -> bool:
         except OSError:
             return False
     return True
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 class Process:
@@ -224,7 +231,7 @@ class Daemon:
 
 def ports_of(*configurations: Path) -> list[int]:
     """The ports that the files listen at, as they are written there."""
-    pattern = r"(?m)^\s*[Ll]isten\s+127\.0\.0\.1:(\d+)"
+    pattern = r"(?m)^\s*(?:[Ll]isten\s+|\$SERVER\[\"socket\"\] == \")127\.0\.0\.1:(\d+)"
     found = (re.findall(pattern, file.read_text()) for file in configurations)
     return sorted({int(port) for ports in found for port in ports})
 
@@ -250,6 +257,10 @@ def nginx_files() -> list[Path]:
 
 def apache_files() -> list[Path]:
     return sorted((REPOSITORY / "apache").glob("*.conf"))
+
+
+def lighttpd_files() -> list[Path]:
+    return sorted((REPOSITORY / "samples" / "servers").glob("lighttpd-*.conf"))
 
 
 def nginx_main(folder: Path, configurations: Iterable[Path], user: str = WEB_GROUP) -> Path:
@@ -380,6 +391,94 @@ def apache(folder: Path, state: Path) -> Iterator[Path]:
         process.stop()
 
 
+_PARSE_OPTIONS = (
+    "header-strict",
+    "host-strict",
+    "host-normalize",
+    "url-normalize-unreserved",
+    "url-normalize-required",
+    "url-ctrls-reject",
+    "url-path-2f-decode",
+    "url-path-dotseg-remove",
+)
+"""What Debian's lighttpd.conf says of URLs and headers."""
+
+
+def lighttpd_main(folder: Path, configurations: Iterable[Path], state: Path, port: int = 0) -> Path:
+    """Write a lighttpd.conf as the distribution's, and return its path.
+
+    It listens at `port` beside the files' own; lighttpd cannot do without one.
+    """
+    options = ", ".join(f'"{name}" => "enable"' for name in _PARSE_OPTIONS)
+    (folder / "www").mkdir(exist_ok=True)
+    log = folder / "error.log"
+    log.touch()
+    # lighttpd opens it when it has become www-data already.
+    log.chmod(0o666)
+    main = folder / "lighttpd.conf"
+    lines = ['server.modules = ( "mod_indexfile", "mod_access", "mod_alias", "mod_redirect" )']
+    lines += [f'server.document-root = "{folder}/www"', f'server.upload-dirs = ( "{state}" )']
+    lines += [f'server.errorlog = "{log}"', f'server.pid-file = "{folder}/lighttpd.pid"']
+    lines += [f'server.username = "{WEB_GROUP}"', f'server.groupname = "{WEB_GROUP}"']
+    lines += ['server.bind = "127.0.0.1"', f"server.port = {port or free_port()}"]
+    lines += [f"server.http-parseopts = ( {options} )"]
+    lines += ['index-file.names = ( "index.php", "index.html" )']
+    lines += ['url.access-deny = ( "~", ".inc" )']
+    lines += ['static-file.exclude-extensions = ( ".php", ".pl", ".fcgi" )']
+    # Ours: CGI programs see nothing of lighttpd's environment.
+    lines += ['server.modules += ( "mod_setenv" )']
+    lines += [f'setenv.add-environment = ( "GATEWAYS_SUITE_STATE" => "{state}" )']
+    lines += [f'var.gateways_root = "{folder}/root"']
+    lines += [f'include "{file}"' for file in configurations]
+    lines += ['server.modules += ( "mod_dirlisting", "mod_staticfile" )']
+    main.write_text("\n".join(lines) + "\n")
+    return main
+
+
+def lighttpd_command(main: Path) -> list[str]:
+    return [program("lighttpd"), "-D", "-f", str(main)]
+
+
+@contextlib.contextmanager
+def lighttpd(folder: Path, state: Path) -> Iterator[Path]:
+    """lighttpd with its files of `samples/servers/` at once; gives its folder."""
+    configurations = lighttpd_files()
+    folder.mkdir()
+    lay_out_programs(folder / "root")
+    (folder / "root" / "app.fcgi").write_text(_SPAWNED_PROGRAM)
+    main = lighttpd_main(folder, configurations, state)
+    ports = ports_of(*configurations)
+    _claim(ports)
+    LOGS.append(folder / "error.log")
+    with _lighttpd_sockets():
+        process = Process(
+            lighttpd_command(main),
+            folder / "output.log",
+            cwd=folder,
+            GATEWAYS_SUITE_STATE=str(state),
+        )
+        try:
+            process.wait_for(ports)
+            yield folder
+        finally:
+            process.stop()
+
+
+@contextlib.contextmanager
+def _lighttpd_sockets() -> Iterator[None]:
+    """The folder for lighttpd's own sockets, which systemd makes where it runs."""
+    folder = Path("/run/lighttpd")
+    made = not folder.exists()
+    if made:
+        folder.mkdir(mode=0o750)
+        shutil.chown(folder, WEB_GROUP, WEB_GROUP)
+    try:
+        yield
+    finally:
+        if made:
+            shutil.rmtree(folder)
+
+
 _CGI_PROGRAM = f"""\
 #!{DEBIAN_PYTHON}
 from gateways import cgi
@@ -392,6 +491,13 @@ _FCGID_PROGRAM = f"""\
 from gateways import fastcgi
 from tests.interop.application import application
 fastcgi.serve(application, "fcgi+fd:0", threads=1)
+"""
+
+_SPAWNED_PROGRAM = f"""\
+#!{DEBIAN_PYTHON}
+from gateways import fastcgi
+from tests.interop.application import application
+fastcgi.serve(application, "fcgi+fd:0")
 """
 
 

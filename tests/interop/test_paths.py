@@ -48,6 +48,14 @@ MOUNTS = [
     Mount("apache-proxy_scgi-naive", "apache", 8073, "", None),
     Mount("apache-mod_fcgid", "apache", 8095, "", KEPT),
     Mount("apache-mod_fcgid-app", "apache", 8095, "/app", KEPT),
+    Mount("lighttpd-cgi", "lighttpd", 8096, "", DECODED),
+    Mount("lighttpd-cgi-app", "lighttpd", 8096, "/app", DECODED),
+    Mount("lighttpd-fastcgi-spawned", "lighttpd", 8097, "", DECODED),
+    Mount("lighttpd-fastcgi-spawned-app", "lighttpd", 8097, "/app", DECODED),
+    Mount("lighttpd-fastcgi", "lighttpd", 8098, "", DECODED),
+    Mount("lighttpd-fastcgi-app", "lighttpd", 8098, "/app", DECODED),
+    Mount("lighttpd-scgi", "lighttpd", 8099, "", DECODED),
+    Mount("lighttpd-scgi-app", "lighttpd", 8099, "/app", DECODED),
 ]
 
 

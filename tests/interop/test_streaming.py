@@ -24,6 +24,10 @@ STREAMING = [
     pytest.param("apache", 8092, "", id="apache-proxy_fcgi-location"),
     pytest.param("apache", 8093, "", id="apache-proxy_fcgi-alias"),
     pytest.param("apache", 8094, "", id="apache-proxy_scgi"),
+    pytest.param("lighttpd", 8096, "", id="lighttpd-cgi"),
+    pytest.param("lighttpd", 8097, "", id="lighttpd-fastcgi-spawned"),
+    pytest.param("lighttpd", 8098, "", id="lighttpd-fastcgi"),
+    pytest.param("lighttpd", 8099, "", id="lighttpd-scgi"),
 ]
 BUFFERED = [
     pytest.param("nginx", 8081, id="nginx-fastcgi"),

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.server.live import PATIENCE, Peer, eventually, plain, running
+from gateways import events
+from tests.server.live import PATIENCE, Peer, eventually, plain, request, running
 from tests.server.processes import NEW_PID, PID, ROOT, ask, daemon, log_of, write
 
 
@@ -60,6 +61,21 @@ def test_nobody_is_lost_between_the_last_request_and_the_idle_end(tmp_path: Path
                     # Sooner or later that is just as long as it takes to be idle.
                     live.thread.join(0.02 + answered / 1000)
             assert live.wait_stopped()
+
+
+def test_a_request_that_was_opened_before_the_end_is_waited_for(tmp_path: Path) -> None:
+    """What the stub of warm CGI builds on: it opens a request, hears that we live, and sends the rest."""
+    with running(plain, tmp_path / "s", threads=2) as live, live.peer() as peer:
+        head = peer.bytes_of(request("/x", keep=False), events.EndOfRequest(1))
+        get_values = b"\1\x09\0\0\0\x11\0\0\x0f\0FCGI_MPXS_CONNS"
+        peer.sock.sendall(get_values + head[:16])
+        assert peer.sock.recv(100)[1] == 10
+        live.stop()
+        eventually(lambda: not (tmp_path / "s").exists(), "it is about to end")
+        assert not live.wait_stopped(0.3)
+        peer.sock.sendall(head[16:])
+        assert peer.answer() == b"/x"
+        assert live.wait_stopped()
 
 
 def test_all_workers_of_a_master_end_when_idle(tmp_path: Path) -> None:
