@@ -70,6 +70,7 @@ static void say(const char *format, ...) {
 static void plain(const char *why, const char *more) {
     if (why != NULL)
         say("gateways: warm CGI: %s%s%s; answering as plain CGI\n", why, *more ? ": " : "", more);
+    signal(SIGPIPE, SIG_DFL);
     execv(PLAIN[0], (char *const *)PLAIN);
     say("gateways: warm CGI: cannot run %s: %s\n", PLAIN[0], strerror(errno));
     static const char answer[] = "Status: 500 Internal Server Error\r\nContent-Type: text/plain\r\n\r\n"
@@ -409,7 +410,7 @@ static int answers(int sock) {
         struct pollfd wait = {sock, POLLIN, 0};
         double left = deadline - now();
         if (left <= 0)
-            return 0;
+            plain("the daemon does not answer", "");
         int ready = poll(&wait, 1, (int)(left * 1000) + 1);
         if (ready < 0 && errno != EINTR)
             return 0;
@@ -676,7 +677,7 @@ int main(void) {
         close(sock);
         sock = reach_or_start();
         if (!answers(sock))
-            plain("the daemon does not answer", "");
+            plain("the daemon ended before it took the request", "");
     }
     return exchange(sock);
 }

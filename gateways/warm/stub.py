@@ -65,6 +65,10 @@ _END_STDIN = b"\1\5\0\1\0\0\0\0"
 _SO_PEERCRED = getattr(_socket, "SO_PEERCRED", 17)
 
 
+class _Unanswered(Exception):
+    """The daemon has ended before it looked at the request: another may have it."""
+
+
 class _Unseen(Exception):
     """The request is not with the daemon, and nothing of it is lost: plain CGI can have it."""
 
@@ -97,8 +101,7 @@ def run(
                 if not request.safe:
                     try:
                         _question(sock)
-                    except _Unseen:
-                        # It was killed before it looked; nobody has seen the request.
+                    except _Unanswered:
                         sock.close()
                         sock = _reach(here, name, start)
                         _question(sock)
@@ -107,7 +110,7 @@ def run(
                 sock.close()
         finally:
             posix.close(here)
-    except _Unseen as why:
+    except (_Unseen, _Unanswered) as why:
         _say(f"gateways: warm CGI: {why}; answering as plain CGI")
     return plain()
 
@@ -391,7 +394,7 @@ def _length(number: int) -> bytes:
 
 
 def _question(sock: "_socket.socket") -> None:
-    """Ask the daemon for its values, so as to know that it lives; _Unseen where it does not."""
+    """Ask the daemon for its values, so as to know that it lives; _Unanswered where it does not."""
     try:
         sock.settimeout(PONG_SECONDS)
         # The request is opened at once, so that a daemon which is about to end waits for the rest of
@@ -401,12 +404,14 @@ def _question(sock: "_socket.socket") -> None:
         while len(answer) < 8 or len(answer) < 8 + answer[4] * 256 + answer[5] + answer[6]:
             piece = sock.recv(256)
             if not piece:
-                raise _Unseen("the daemon ended before it took the request")
+                raise _Unanswered("the daemon ended before it took the request")
             answer += piece
     except TimeoutError:
         raise _Unseen("the daemon does not answer") from None
     except OSError as error:
-        raise _Unseen(f"the daemon ended before it took the request: {error.strerror}") from None
+        raise _Unanswered(
+            f"the daemon ended before it took the request: {error.strerror}"
+        ) from None
     if answer[1] != 10:
         raise _Unseen("something else than the daemon answers at its socket")
 
