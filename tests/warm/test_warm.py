@@ -122,8 +122,9 @@ def test_nothing_is_lost_when_the_daemon_ends_for_idleness(place: Site) -> None:
     seen = set()
     for each in range(30):
         answer = place.get() if each % 2 else place.post(b"abc")
-        assert (answer.code, answer.warm) == (200, True), answer.errors
-        seen.add(answer.pid)
+        assert answer.code == 200, answer.errors
+        if answer.warm:  # a stub that is kept waiting for a second in between does without
+            seen.add(answer.pid)
         time.sleep(0.02 * (each % 10))  # somewhere among them is the moment at which it ends
     assert len(seen) > 1
     eventually(lambda: not place.daemons(), "the last one ends")
@@ -154,7 +155,9 @@ def test_a_request_that_kills_the_daemon_is_answered_honestly(place: Site) -> No
     answer = place.post(b"abc", "/exit")
     assert (answer.code, answer.exit) == (502, 1)
     assert "is not sent again" in answer.errors
-    assert place.get().warm
+    # The next visitor may have connected while the kernel was still closing what it had open.
+    assert place.get().code == 200
+    eventually(lambda: place.get().warm, "another daemon answers")
 
 
 def test_big_bodies_both_ways(place: Site) -> None:
