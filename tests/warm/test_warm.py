@@ -76,7 +76,7 @@ def test_killing_the_daemon_loses_nothing_but_the_POST_in_flight(place: Site) ->
 
     def kill() -> None:
         nonlocal killed
-        while not over.wait(0.05):
+        while not over.wait(0.03):
             for pid in place.daemons():
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -91,7 +91,8 @@ def test_killing_the_daemon_loses_nothing_but_the_POST_in_flight(place: Site) ->
     killer.start()
     answers: dict[str, Answer] = {}
     try:
-        for start in range(0, 48, 6):
+        while killed < 5 or len(answers) < 48:
+            start = len(answers)
             names = [str(each) for each in range(start, start + 6)]
             running = [
                 place.start("/note", True, REQUEST_METHOD="POST", CONTENT_LENGTH=str(len(name)))
@@ -104,7 +105,6 @@ def test_killing_the_daemon_loses_nothing_but_the_POST_in_flight(place: Site) ->
     finally:
         over.set()
         killer.join()
-    assert killed > 2
     noted = (place.folder / "noted").read_text().split()
     for name, answer in answers.items():
         if int(name) % 2 == 0:
