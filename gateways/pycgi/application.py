@@ -70,7 +70,8 @@ class PythonScript:
             raise ConfigurationError(f'there is no mode "{mode}"; write {" or ".join(MODES)}')
         _check(self.path, self.settings.interpreter)
         most = self.settings.max_requests
-        words = [str(self.settings.grace)] if mode == "fork" else [str(most)]
+        running, grace = self.settings.max_running, self.settings.grace
+        words = [str(running), str(grace)] if mode == "fork" else [str(most)]
         command = interpreter_command(self.settings.interpreter, mode, self.path, words)
         # The interpreter reads its own variables before the script has any.
         own = {b"PATH": DEFAULT_PATH.encode(), **_inherited(self.settings), **self.settings.set}
@@ -112,8 +113,8 @@ class PythonScript:
         body = Body(environ, self._spool)
         try:
             run = self._start(environ, body, log)
-        except Busy:
-            raise Refused(503, f"all processes stay busy for {BUSY_SECONDS:g} s") from None
+        except Busy as error:
+            raise Refused(503, str(error)) from None
         except TooSlow as error:
             raise Refused(504, f"ended, since {error}") from None
         finally:
