@@ -179,6 +179,15 @@ def test_what_is_logged_of_stderr_is_bounded(tmp_path: Path, mode: str, size: in
         assert "last words" in ask(app).reported
 
 
+@both_modes
+def test_what_no_environment_can_carry_is_400(tmp_path: Path, mode: str) -> None:
+    with script(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD, mode) as app:
+        for value in ("a\0b", "\N{SNOWMAN}"):
+            assert ask(app, HTTP_X=value).status.startswith("400")
+        assert ask(app, PATH_INFO="/a\0b").status.startswith("400")
+        assert not (tmp_path / "ran").exists()
+
+
 def test_all_that_is_told_of_a_request_bears_its_reference(tmp_path: Path) -> None:
     source = "import sys\nprint('one\\ntwo', file=sys.stderr)\n"
     with script(tmp_path, source) as app:
