@@ -55,9 +55,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
+    "warm": BELOW_THE_EDGES | {"server"},
     "doctor": BELOW_THE_EDGES | {"client"},
     "testing": BELOW_THE_EDGES | {"server", "client"},
-    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "__init__"},
+    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "warm", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "server"},
 }
@@ -70,7 +71,7 @@ FRONT_DOORS = {
 }
 """The only functions below the edges that may import an edge, and which: people look for them there."""
 
-EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "testing", "cli", "__main__"}
+EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "warm", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 

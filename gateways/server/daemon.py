@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
@@ -58,14 +59,32 @@ def _serve(
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
         check_protocol(address.protocol)
-    listeners = _open_all(parsed, options)
+    serve_on(_open_all(parsed, options), application, options, explained=start is not None)
+
+
+def serve_on(
+    listeners: list[Listener],
+    application: Application | str,
+    options: Options,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    explained: bool = False,
+) -> None:
+    """Serve `application` on `listeners`, which it closes in the end.
+
+    `on_ready` is called when connections are accepted for the first time.  With `explained` the
+    log says how to ask it.
+    """
 
     def announce() -> None:
-        _announce(application, listeners, options)
-        if start is not None:
+        _announce(application, listeners, options, on_ready)
+        if explained:
             _explain(listeners)
 
-    if options.workers == 1:
+    # A process cannot load an application anew: that takes a master, unless whoever has started
+    # this one on a listening socket is to do it.
+    reloads = options.touch_reload or options.reload_on_change
+    if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
         _serve_here(application, listeners, options, announce)
     else:
         _serve_in_workers(application, listeners, options, announce)
@@ -114,8 +133,10 @@ def _serve_here(
     options: Options,
     announce: Callable[[], None],
 ) -> None:
+    since = time.time()
     try:
-        worker = Worker(_load_here(application, listeners, options), listeners, options)
+        loaded = _load_here(application, listeners, options)
+        worker = Worker(loaded, listeners, options, since=since)
     except ConfigurationError:
         _close_all(listeners)
         raise
@@ -174,7 +195,13 @@ def _say(error: ConfigurationError) -> None:
     print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
 
 
-def _announce(application: Application | str, listeners: list[Listener], options: Options) -> None:
+def _announce(
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
+) -> None:
+    on_ready()
     where = ", ".join(str(listener.address) for listener in listeners)
     log.info(
         "serving %s at %s (%d worker%s, %d thread%s)",
@@ -195,8 +222,9 @@ def _explain(listeners: list[Listener]) -> None:
     asks = [
         f"gateways get {quote(str(each))}{' /' if each.family == 'unix' else '/'}" for each in where
     ]
-    log.info(
-        "no web server or service manager handed over a request or a socket, so this listens by"
-        " itself until Ctrl-C or SIGTERM; ask it: %s",
-        "; ".join(asks),
-    )
+    if asks:
+        log.info(
+            "no web server or service manager handed over a request or a socket, so this listens by"
+            " itself until Ctrl-C or SIGTERM; ask it: %s",
+            "; ".join(asks),
+        )

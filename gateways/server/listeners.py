@@ -16,7 +16,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateways.addresses import Address
 from gateways.errors import ConfigurationError
@@ -61,6 +61,7 @@ class Listener:
         self._networks = _networks(options)
         self._web_servers = web_servers()
         self._owner = os.getpid()
+        self._refuses = self._is_unix and (options.exclusive or not self.inherited)
         self._identity = _identity(address.path) if address.family == "unix" else None
         sock.setblocking(False)
         # What socket.accept itself calls.
@@ -87,7 +88,7 @@ class Listener:
         host = str(name[0])
         sock = socket.socket(self._socket.family, socket.SOCK_STREAM, 0, descriptor)
         if refused := self._why_refused(host):
-            log.warning("refused a connection from %s: it is %s", host, refused)
+            log.warning("refused a connection from %s: %s", host, refused)
             sock.close()
             return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -98,9 +99,9 @@ class Listener:
     def _why_refused(self, host: str) -> str:
         """Return why nobody at this address may connect, "" where they may."""
         if self._networks and not _is_allowed(host, self._networks):
-            return "in no --allow network"
+            return "it is in no --allow network"
         if self._web_servers and _address(host) not in self._web_servers:
-            return f"not in {WEB_SERVER_ADDRS}"
+            return f"it is not in {WEB_SERVER_ADDRS}"
         return ""
 
     def unlink(self) -> None:
@@ -114,6 +115,18 @@ class Listener:
         except OSError as error:
             log.warning("cannot remove the socket %s: %s", self.address.path, error)
         self._identity = None
+
+    def refuse(self) -> None:
+        """Have the kernel refuse who connects from now on, where that harms nobody else.
+
+        Those who have connected before wait to be accepted, as they did.  So nobody is reset
+        between the last accept and the close.  Only the process that opened the socket may say so
+        for all who share it, and only of a unix socket: on Linux its shutdown does just this.
+        """
+        self.unlink()
+        if self._refuses and os.getpid() == self._owner:
+            with suppress(OSError):  # it is closed already, or this system cannot
+                self._socket.shutdown(socket.SHUT_RD)
 
     def close(self) -> None:
         """Stop listening."""
@@ -139,6 +152,12 @@ def _take_over(address: Address, options: Options) -> socket.socket:
             f"descriptor {address.fd} is not a listening socket; spawn-fcgi, multiwatch, mod_fcgid or"
             " lighttpd hand one over, by hand give an address: -b /run/app.sock or -b 127.0.0.1:9000"
         )
+    if address.fd == 0:
+        # It is nobody's standard input: programs that the application starts would inherit it, and
+        # while it is open nobody is refused who connects although this server is stopping.
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
     return sock
 
 

@@ -145,6 +145,7 @@ class Master:
                 self._on_signal(number)
             self._bury()
             now = time.monotonic()
+            self._look_around(now)
             for generation in self._generations():
                 generation.kill_if_due(now)
                 self._watch(generation, now)
@@ -278,7 +279,7 @@ class Master:
             return
         if number == signal.SIGHUP:
             if not self._stopping:
-                self._reload()
+                self._reload(signal.Signals(number).name)
             return
         at_once = self._stops.means_at_once(number) or self._failed
         if self._stopping and not at_once:
@@ -288,16 +289,30 @@ class Master:
         else:
             name = signal.Signals(number).name
             log.info("%s: stopping once running requests are answered", name)
+        self._stop(at_once)
+
+    def _stop(self, at_once: bool = False) -> None:
         self._stopping = True
         for listener in self._listeners:
-            listener.unlink()
+            listener.refuse()
             listener.close()
         for generation in self._generations():
             self._retire(generation, at_once)
         self._next = self._current = None
 
-    def _reload(self) -> None:
-        log.info("SIGHUP: replacing the workers")
+    def _look_around(self, now: float) -> None:
+        """See whether the workers have been idle for long enough, or changed files were seen."""
+        current, idle_exit = self._current, self._options.idle_exit
+        if current is None or self._stopping:
+            return
+        if current.shares.take_stale():
+            self._reload("files have changed")
+        elif idle_exit and self._next is None and current.shares.all_idle_for(now) >= idle_exit:
+            log.info("no request for %g s: stopping", idle_exit)
+            self._stop()
+
+    def _reload(self, reason: str) -> None:
+        log.info("%s: replacing the workers", reason)
         if self._next is not None:
             # What it is loading may be out of date, or hang.
             self._retire(self._next)

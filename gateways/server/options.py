@@ -80,6 +80,30 @@ OPTIONS: tuple[Option, ...] = (
         86400,
     ),
     Option(
+        "idle_exit",
+        "float",
+        0.0,
+        "Seconds without a request after which the server ends; 0 is never. For a server that is started again when it is needed.",
+        PROCESSES,
+        0,
+        31_536_000,
+    ),
+    Option(
+        "touch_reload",
+        "str",
+        (),
+        "File whose change (touch is enough) has the application loaded anew, as SIGHUP does; repeat for more. A single process that was started on a listening socket ends instead, so that whoever started it (mod_fcgid, lighttpd, multiwatch, systemd) starts it anew.",
+        APPLICATION,
+        multiple=True,
+    ),
+    Option(
+        "reload_on_change",
+        "bool",
+        False,
+        "Do the same when a file of a module changes that the application has imported, unless it is the standard library's or an installed package's.",
+        APPLICATION,
+    ),
+    Option(
         "script_name",
         "str",
         "",
@@ -115,6 +139,13 @@ OPTIONS: tuple[Option, ...] = (
         SOCKETS,
         0,
         0o777,
+    ),
+    Option(
+        "exclusive",
+        "bool",
+        False,
+        "Nobody else accepts on the listening unix socket that this server was started on, as under mod_fcgid and lighttpd: when it ends, whoever connects is refused at once and can go elsewhere. Not under systemd, which keeps the socket for the next start.",
+        SOCKETS,
     ),
     Option("socket_owner", "str", "", "User that is to own a unix socket.", SOCKETS),
     Option(
@@ -260,7 +291,7 @@ OPTIONS: tuple[Option, ...] = (
         "error_stream",
         "choice",
         "log",
-        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both.",
+        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both. Tracebacks always go to this server's log, and with web-server and both to the web server's as well.",
         LOGS,
         choices=("log", "web-server", "both"),
     ),
@@ -295,11 +326,15 @@ class Options:
     threads: int
     lazy: bool
     graceful_timeout: float
+    idle_exit: float
+    touch_reload: tuple[str, ...]
+    reload_on_change: bool
     script_name: str
     stream_requests: bool
     remote_user: bool
     debug: bool
     socket_mode: int
+    exclusive: bool
     socket_owner: str
     socket_group: str
     backlog: int
