@@ -130,7 +130,9 @@ class PythonScript:
             script = Script(self._file, b"", info, [])
             variables = environment(environ, script, self.settings, self._folder, body.length)
             request = _encode(variables, arguments(environ, self.settings))
-            return Run(self._pool, stdin, request, log.feed, self.settings, BUSY_SECONDS)
+            # Our own server's; others cannot tell before something is written.
+            peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
+            return Run(self._pool, stdin, request, log.feed, self.settings, BUSY_SECONDS, peer)
         finally:
             os.close(stdin)
 

@@ -18,6 +18,7 @@ from gateways import events, loading
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.errors import ConfigurationError
 from gateways.pycgi import PythonScript
+from tests.cgihost.calling import written_pid
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
 from tests.server.live import eventually, post, running
 
@@ -762,6 +763,24 @@ def test_behind_the_server(tmp_path: Path, mode: str) -> None:
         for n in range(5):
             peer.send(*post("/", b"%d" % n))
             assert peer.answer() == b"got %d\n" % n
+
+
+@both_modes
+def test_a_visitor_who_leaves_a_silent_script_ends_it(tmp_path: Path, mode: str) -> None:
+    pid_file = tmp_path / "pid"
+    source = (
+        "import os, time\n"
+        f"with open({str(pid_file)!r}, 'w') as file:\n    print(os.getpid(), file=file)\n"
+        "time.sleep(600)"
+    )
+    with (
+        script(tmp_path, source, mode) as app,
+        running(app, tmp_path / "sock", threads=2) as live,
+    ):
+        with live.peer() as peer:
+            peer.get()
+            pid = written_pid(pid_file)
+        eventually(lambda: not exists(pid), "it is ended")
 
 
 def test_output_comes_as_it_is_written(tmp_path: Path) -> None:
