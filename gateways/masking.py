@@ -30,7 +30,7 @@ def is_secret(name: object) -> bool:
     """Whether the value of something that is called `name` is not for strangers' eyes."""
     if isinstance(name, bytes):
         name = name.decode("latin-1")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or name == "PWD":  # the shell's word for the working directory
         return False
     spaced = "".join(each.lower() if each.isalnum() else " " for each in _words(name[:200]))
     joined = spaced.replace(" ", "")

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gateways"
 
 GROUND = {"errors", "events"}
-WIRE = GROUND | {"interface", "buffer", "response"}
-PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
+WIRE = GROUND | {"interface", "buffer", "response", "headparser"}
+PROTOCOLS = {"document", "documentclient", "cgi", "fastcgi", "scgi"}
 FAULTS = {"masking", "tracebacks"}
 BELOW_THE_EDGES = (
     WIRE | PROTOCOLS | FAULTS | {"environ", "variables", "wsgi", "addresses", "loading"}
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interface": {"events"},
     "buffer": {"errors"},
     "response": GROUND,
+    "headparser": GROUND | {"response"},
     "environ": GROUND,
     "variables": {"response"},
     # check_head judges what start_response was given
@@ -44,18 +45,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracebacks": {"errors", "masking"},
     "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
-    "cgi": WIRE | {"document"},
+    "documentclient": GROUND | {"document", "headparser"},
+    "cgi": WIRE | {"document", "documentclient"},
     "fastcgi": WIRE,
-    "scgi": WIRE | {"document"},
+    "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": GROUND | {"response", "server", "cgihost"},
+    "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
+    "warm": BELOW_THE_EDGES | {"server"},
     "doctor": BELOW_THE_EDGES | {"client"},
     "testing": BELOW_THE_EDGES | {"server", "client"},
-    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "__init__"},
+    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "warm", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "server"},
 }
@@ -68,7 +71,7 @@ FRONT_DOORS = {
 }
 """The only functions below the edges that may import an edge, and which: people look for them there."""
 
-EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "testing", "cli", "__main__"}
+EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "warm", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import os
@@ -650,3 +651,50 @@ def test_the_guestbook_runs_as_a_cgi_program(tmp_path: Path) -> None:
     assert head.startswith("Status: 200 OK")
     # A CGI process serves one visitor, and must not stay for a stream.
     assert body == "retry: 3000\n\n"
+
+
+# samples/shared-hosting; tests/interop/test_shared_hosting.py tries it behind Apache
+
+HOSTING = SAMPLES / "shared-hosting"
+
+
+def test_the_programs_for_shared_hosts_are_one_file() -> None:
+    program = HOSTING / "fastcgi" / "dispatch.fcgi"
+    assert program.read_bytes() == (HOSTING / "cgi" / "app.cgi").read_bytes()
+    assert b"\r" not in program.read_bytes()
+    assert os.access(program, os.X_OK)
+
+
+def test_the_program_for_shared_hosts_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(HOSTING / "fastcgi" / "dispatch.fcgi"), tmp_path / "log") as address:
+        assert b"It works" in request(address, "/").read()
+
+
+OLDER = [
+    path
+    for version in ("2.7*", "3.4*", "3.6*", "3.10*")
+    for path in Path.home().glob(f".pyenv/versions/{version}/bin/python")
+]
+
+
+@pytest.mark.skipif(not OLDER, reason="this machine has no older Python")
+@pytest.mark.parametrize("python", OLDER, ids=str)
+def test_an_older_Python_says_in_plain_words_that_it_is_too_old(python: Path) -> None:
+    done = subprocess.run(
+        [python, HOSTING / "cgi" / "app.cgi"],
+        env={"REQUEST_METHOD": "GET", "GATEWAY_INTERFACE": "CGI/1.1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.startswith("Status: 500 Internal Server Error")
+    assert "and gateways needs 3.11 or newer" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_in_the_program_for_shared_hosts_is_newer_than_Python_3_4() -> None:
+    source = (HOSTING / "cgi" / "app.cgi").read_text()
+    tree = ast.parse(source, feature_version=(3, 4))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]

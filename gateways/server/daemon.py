@@ -66,16 +66,18 @@ def serve_on(
     listeners: list[Listener],
     application: Application | str,
     options: Options,
+    on_ready: Callable[[], None] = lambda: None,
     *,
     explained: bool = False,
 ) -> None:
     """Serve `application` on `listeners`, which it closes in the end.
 
-    With `explained` the log says how to ask it.
+    `on_ready` is called when connections are accepted for the first time.  With `explained` the
+    log says how to ask it.
     """
 
     def announce() -> None:
-        _announce(application, listeners, options)
+        _announce(application, listeners, options, on_ready)
         if explained:
             _explain(listeners)
 
@@ -193,7 +195,13 @@ def _say(error: ConfigurationError) -> None:
     print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
 
 
-def _announce(application: Application | str, listeners: list[Listener], options: Options) -> None:
+def _announce(
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
+) -> None:
+    on_ready()
     where = ", ".join(str(listener.address) for listener in listeners)
     log.info(
         "serving %s at %s (%d worker%s, %d thread%s)",

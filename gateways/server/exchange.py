@@ -247,16 +247,25 @@ class Exchange:
         from gateways.tracebacks import application_traceback
 
         reference = os.urandom(4).hex()
-        log.error("error %s in %s: %s", reference, self, application_traceback(error))
-        crash_log = self.connection.worker.crash_log
-        if crash_log:
-            from gateways.server import crashlog  # here: only a fault needs it
-
-            try:
-                crashlog.record(crash_log, error, reference, self._environ or {})
-            except Exception as failure:
-                log.error("error %s is not in the crash log: %s", reference, failure)
+        trace = application_traceback(error)
+        log.error("error %s in %s: %s", reference, self, trace)
+        if self.connection.worker.options.error_stream != "log" and not self._over:
+            data = f"error {reference} in {self}: {trace}\n".encode("utf-8", "backslashreplace")
+            with suppress(errors.RequestAborted, errors.LocalProtocolError):  # it is gone, or cut
+                self.connection.send(events.ErrorOutput(self.request.request_id, data), False)
+        self._record(error, reference)
         return reference
+
+    def _record(self, error: Exception, reference: str) -> None:
+        path = self.connection.worker.crash_log
+        if not path:
+            return
+        from gateways.server import crashlog  # here: only a fault needs it
+
+        try:
+            crashlog.record(path, error, reference, self._environ or {})
+        except Exception as failure:
+            log.error("error %s is not in the crash log: %s", reference, failure)
 
     def _send(self, event: events.Event) -> None:
         kind = type(event)

@@ -291,7 +291,7 @@ OPTIONS: tuple[Option, ...] = (
         "error_stream",
         "choice",
         "log",
-        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both.",
+        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both. Tracebacks always go to this server's log, and with web-server and both to the web server's as well.",
         LOGS,
         choices=("log", "web-server", "both"),
     ),

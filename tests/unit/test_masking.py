@@ -28,7 +28,7 @@ def test_these_are_names_of_secrets(name: object) -> None:
     "name",
     [
         *("REQUEST_METHOD", "PATH_INFO", "HTTP_HOST", "keyboard", "monkey", "author", "spinner"),
-        *("environ", "self", "REMOTE_USER", "HTTP_ACCEPT", "compass_needle", "", None, 5),
+        *("environ", "self", "PWD", "REMOTE_USER", "HTTP_ACCEPT", "compass_needle", "", None, 5),
     ],
 )
 def test_these_are_not(name: object) -> None:
