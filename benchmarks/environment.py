@@ -25,6 +25,7 @@ BUILT = VENV / "gateways-bench"
 
 LOAD = BUILT / "fcgiload"
 LIBFCGI = BUILT / "libfcgi_apps"
+HELLO_CGI = BUILT / "hello_cgi"
 FLASK_PAGE = BUILT / "flask_page.html"
 """What the Flask page must look like, from Flask itself without any server."""
 
@@ -34,6 +35,8 @@ PACKAGES = {
     "wrk": ("wrk",),
     "nginx": ("nginx-light",),
     "valgrind": ("valgrind",),
+    "fcgiwrap": ("fcgiwrap",),
+    "apache2": ("apache2",),
     "libfcgi": ("libfcgi-dev",),
     "uwsgi": ("python3-dev",),
     "bjoern": ("python3-dev", "libev-dev"),
@@ -41,6 +44,9 @@ PACKAGES = {
 """What is wanted → the Debian packages that it takes."""
 
 COMPILED = ("uwsgi", "bjoern")
+
+PROGRAMS = ("nginx", "wrk", "valgrind", "fcgiwrap", "apache2")
+"""Programs of the system, without which something is left out."""
 
 
 def prepare() -> list[str]:
@@ -55,6 +61,7 @@ def prepare() -> list[str]:
             _run([interpreter(), "-m", "venv", "--clear", str(VENV)])
         BUILT.mkdir(exist_ok=True)
         _compile(HERE / "fcgiload.c", LOAD)
+        _compile(HERE / "hello_cgi.c", HELLO_CGI)
     except (OSError, subprocess.CalledProcessError) as error:
         said = _last_line(getattr(error, "output", "") or str(error))
         raise SystemExit(f"the measurements need a C compiler and Python's venv: {said}") from None
@@ -65,7 +72,7 @@ def prepare() -> list[str]:
         lacking.append(f"libfcgi: {_last_line(error.output)}")
     if "flask" in installed():
         FLASK_PAGE.write_bytes(_flask_page())
-    return lacking + [each for each in ("nginx", "wrk", "valgrind") if not program(each)]
+    return lacking + [each for each in PROGRAMS if not program(each)]
 
 
 def interpreter() -> str:
@@ -125,6 +132,8 @@ def _missing() -> list[str]:
         "wrk": bool(program("wrk")),
         "nginx": bool(program("nginx")),
         "valgrind": bool(program("valgrind")),
+        "fcgiwrap": bool(program("fcgiwrap")),
+        "apache2": bool(program("apache2")),
         "libfcgi": LIBFCGI.exists() or Path("/usr/include/fcgiapp.h").exists(),
         "uwsgi": "uwsgi" in has or headers.exists(),
         "bjoern": "bjoern" in has or (headers.exists() and Path("/usr/include/ev.h").exists()),

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import environment
-from benchmarks.cgi_startup import machine
 
 
 def facts(tree: Path) -> dict[str, Any]:
@@ -27,6 +26,19 @@ def facts(tree: Path) -> dict[str, Any]:
     }
 
 
+def machine() -> str:
+    """The processor, how many there are, and the kernel."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass  # Only Linux tells it there.
+    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
 def commit(tree: Path) -> str:
     """The commit of a checkout, and whether files differ from it."""
     described = _output(["git", "-C", str(tree), "rev-parse", "--short=10", "HEAD"])
@@ -39,6 +51,8 @@ def versions() -> dict[str, str]:
     found = {
         name: environment.installed()[name] for name in wanted if name in environment.installed()
     }
+    for package in ("apache2", "fcgiwrap"):
+        found[package] = _output(["dpkg-query", "-W", "-f=${Version}", package])
     found["libfcgi"] = _output(["dpkg-query", "-W", "-f=${Version}", "libfcgi-dev"])
     for name, option in (("nginx", "-v"), ("wrk", "-v"), ("valgrind", "--version")):
         program = environment.program(name)

@@ -60,11 +60,11 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 def once(contender: Contender, work: Work, seconds: float, warm_up: float) -> Sample:
     """Start a server and an nginx before it, warm up, measure, stop."""
-    with serving(contender, work.app) as server, _proxy(contender, server.socket) as (port, nginx):
+    with serving(contender, work.app) as server, proxy(contender, server.socket) as (port, nginx):
         _check(port, work)
-        _wrk(port, work, warm_up)
+        ask(port, work, warm_up)
         before = accounting.cpu_seconds(server.pid), accounting.cpu_seconds(nginx)
-        counted = _wrk(port, work, seconds)
+        counted = ask(port, work, seconds)
         after = accounting.cpu_seconds(server.pid), accounting.cpu_seconds(nginx)
         counted["cpu_us"] = 1e6 * (after[0] - before[0]) / counted["ok"]
         counted["nginx_us"] = 1e6 * (after[1] - before[1]) / counted["ok"]
@@ -75,10 +75,10 @@ def once(contender: Contender, work: Work, seconds: float, warm_up: float) -> Sa
 
 
 @contextlib.contextmanager
-def _proxy(contender: Contender, upstream: Path) -> Iterator[tuple[int, int]]:
+def proxy(contender: Contender, upstream: Path) -> Iterator[tuple[int, int]]:
     """Run nginx; give its port and its process id."""
     folder = Path(tempfile.mkdtemp(prefix="gwb-"))
-    port = _free_port()
+    port = free_port()
     kept = CONNECTIONS if contender.keep else 0
     facts = {
         "folder": folder,
@@ -127,7 +127,7 @@ def passing(contender: Contender) -> str:
     return " ".join(lines)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -147,7 +147,8 @@ def _check(port: int, work: Work) -> None:
         )
 
 
-def _wrk(port: int, work: Work, seconds: float) -> dict[str, Any]:
+def ask(port: int, work: Work, seconds: float) -> dict[str, Any]:
+    """Run wrk for so many whole seconds, one at least; return what it counted."""
     program = environment.program("wrk")
     if program is None:
         raise LoadFailed("wrk is not installed")

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import contenders
@@ -81,18 +81,37 @@ def serving(
     extra_environment: dict[str, str] | None = None,
 ) -> Iterator[RunningServer]:
     """Run a contender with `app`; `under` is a command to put in front, such as valgrind's."""
+    environment = {"PYTHONPATH": f"{contender.tree}:{contenders.HERE}", **(extra_environment or {})}
+    # A server under valgrind needs its time to write down what it counted.
+    stop_seconds = max(seconds, STOP_SECONDS) if under else STOP_SECONDS
+    with listening(
+        lambda where: [*(under or []), *contenders.command(contender, app, where)],
+        environment,
+        seconds=seconds,
+        stop_seconds=stop_seconds,
+    ) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def listening(
+    command: Callable[[Path], list[str]],
+    extra_environment: Mapping[str, str],
+    *,
+    seconds: float = START_SECONDS,
+    stop_seconds: float = STOP_SECONDS,
+) -> Iterator[RunningServer]:
+    """Run what `command` makes of a unix socket's path, in a folder of its own."""
     # Short, since a unix socket's path is at most 107 bytes long.
     folder = Path(tempfile.mkdtemp(prefix="gwb-"))
     where, log = folder / "s", folder / "log"
-    command = [*(under or []), *contenders.command(contender, app, where)]
     environment = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ
     }
-    environment["PYTHONPATH"] = f"{contender.tree}:{contenders.HERE}"
-    environment.update(extra_environment or {})
+    environment.update(extra_environment)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            command(where),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -105,6 +124,5 @@ def serving(
         wait_ready(process, where, log, seconds)
         yield server
     finally:
-        # A server under valgrind needs its time to write down what it counted.
-        server.stop(max(seconds, STOP_SECONDS) if under else STOP_SECONDS)
+        server.stop(stop_seconds)
         shutil.rmtree(folder, ignore_errors=True)

@@ -22,9 +22,10 @@ from gateways.errors import (
     RequestAborted,
     TransportError,
 )
-from gateways.server import serve
+from gateways.server import run, serve
 
 __all__ = [
+    "run",
     "serve",
     "GatewayError",
     "ProtocolError",

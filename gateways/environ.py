@@ -51,6 +51,10 @@ _BARE_APACHE = ("proxy:fcgi://", "proxy:scgi://", "proxy:balancer://")
 _TRUE = ("on", "1", "yes", "true")
 
 
+FOLDER_OF_SCRIPT = "."
+"""What script_name is where the web server rewrites the URLs of a folder to the script in it."""
+
+
 def build(
     request: Request,
     base: dict[str, object],
@@ -67,7 +71,8 @@ def build(
 
     `base` holds the keys that the server provides (wsgi.*); they win over what the peer sent, and
     no name of the peer's begins with "wsgi.".  `script_name` is where the application is mounted,
-    as text that is not percent-encoded: "" for the root, None to let the variables decide.
+    as text that is not percent-encoded: "" for the root, None to let the variables decide, "." for
+    the folder of a script that the URLs of that folder are rewritten to.
     `local` is the connection's own address and port, used where the variables name none; the
     peer's is not, since it is the web server's and REMOTE_ADDR is the visitor's.
     With `remote_user` false REMOTE_USER and AUTH_TYPE are dropped: nginx's fastcgi_params and
@@ -253,6 +258,8 @@ def _mounted(environ: dict[str, Any], script_name: str | None) -> Split:
     """
     if script_name is None:
         return None
+    if script_name == FOLDER_OF_SCRIPT:
+        return _rewritten(environ)
     path = environ.get("SCRIPT_NAME", "") + _path_info(environ)
     if not path and "PATH_INFO" not in environ:
         path = _sent_path(environ)
@@ -263,6 +270,35 @@ def _mounted(environ: dict[str, Any], script_name: str | None) -> Split:
     if path.startswith(script_name) and rest[:1] in ("", "/"):
         return script_name, rest
     return None
+
+
+def _rewritten(environ: dict[str, Any]) -> Split:
+    """`--script-name .` is given: the URLs of a folder are rewritten to the script in it.
+
+    The application is mounted where that folder is, and the path is what the visitor asked for:
+    Apache's SCRIPT_NAME is that of the script, which no visitor knows of.  Where the visitor has
+    asked for the script itself it is as sent.
+    """
+    script: str = environ.get("SCRIPT_NAME", "")
+    path = _path_before(environ)
+    if "/" not in script or (path.startswith(script) and path[len(script) :][:1] in ("", "/")):
+        return None
+    folder = script.rpartition("/")[0]
+    rest = path[len(folder) :]
+    return (folder, rest) if path.startswith(folder) and rest[:1] == "/" else None
+
+
+def _path_before(environ: dict[str, Any]) -> str:
+    """Return the path before it was rewritten, "" where it cannot be told.
+
+    Apache's REDIRECT_URL is decoded and free of dot segments, as the path was to which its rules of
+    access applied.  REQUEST_URI is neither, so one that might mean another path does not count.
+    """
+    redirected: str = environ.get("REDIRECT_URL", "")
+    if redirected.startswith("/"):
+        return redirected
+    path = _path_of(environ.get("REQUEST_URI", ""))
+    return "" if "//" in path or "/./" in path + "/" or "/../" in path + "/" else path
 
 
 def _path_info_sent(environ: dict[str, Any], script_name: str | None) -> Split:

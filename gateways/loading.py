@@ -3,7 +3,7 @@
     package.module:attribute      package.module:factory()
     path/app.py    path/app.wsgi    path/app.fcgi    each with an optional :attribute
     cgi:PATH       cgi:PATH?setting=value            a CGI script, or a folder of them
-    pycgi:PATH     pycgi+inprocess:PATH              a Python CGI script, kept warm
+    pycgi:PATH     pycgi+inprocess:PATH?setting=value   a Python CGI script, kept warm
 
 A text with a slash in it is always a file; so is one that ends in .py, .wsgi or .fcgi, but for
 `mysite.wsgi:application`, which is Django's module when no such file is there.  Without an
@@ -72,6 +72,21 @@ def load(text: str) -> Callable[..., Any]:
     return _check_callable(found, f"{target}:{name}", "()" if call else "")
 
 
+def unloadable(error: ConfigurationError) -> Callable[..., Any]:
+    """Return an application that fails each request with `error`, which `load` raised.
+
+    So a fault while loading is answered, logged and shown as any other fault is.
+    """
+    fault = error.__cause__ or error
+    traceback = fault.__traceback__ if fault is error.__cause__ else None
+
+    def application(environ: dict[str, Any], start_response: object) -> None:
+        # Otherwise each request would make its traceback longer.
+        raise fault.with_traceback(traceback)
+
+    return application
+
+
 def _load_cgi(text: str) -> Callable[..., Any]:
     from gateways.cgihost import load as load_scripts
 
@@ -98,10 +113,11 @@ def _python_script(text: str) -> Callable[..., Any] | None:
         raise ConfigurationError(
             f'"{text}" names no script; write for example "pycgi:cgi-bin/form.py"'
         )
-    _check_file(path)
-    from gateways.pycgi import PythonScript
+    # What stands after a "?" are settings, unless that is how the file is called.
+    _check_file(path if os.path.exists(path) else path.partition("?")[0])
+    from gateways.pycgi import load as load_script
 
-    return PythonScript(path, mode or "fork")
+    return load_script(path, mode or "fork")
 
 
 def _refuse_other_kinds(text: str) -> None:

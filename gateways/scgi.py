@@ -12,7 +12,8 @@ variables mean is left to environ.py.
 from __future__ import annotations
 
 from gateways.buffer import ReceiveBuffer
-from gateways.document import DocumentClient, DocumentServer, Table, read_content_length
+from gateways.document import DocumentServer, Table, read_content_length
+from gateways.documentclient import DocumentClient
 from gateways.errors import (
     LimitExceeded,
     LocalProtocolError,
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from gateways.events import PlainText
-
-DEFAULT_ADDRESS = "scgi://127.0.0.1:4000"
-
 
 # What a server end has until the first bytes: one whose request came whole needs no other.
 _NO_BUFFER = ReceiveBuffer()
@@ -334,11 +332,9 @@ class ClientConnection(DocumentClient):
 def serve(application: WSGIApplication | str, *addresses: str, **options: Any) -> None:
     """Serve `application` over SCGI until stopped: `gateways.serve` with SCGI as the protocol.
 
-    A bare HOST:PORT, unix:/path or /path means SCGI; the default address is
-    scgi://127.0.0.1:4000.  `options` and errors are those of `gateways.serve`.
+    A bare HOST:PORT, unix:/path or /path means SCGI.  Without an address this is `gateways.run`
+    with SCGI as the protocol.  `options` and errors are those of `gateways.serve`.
     """
     from gateways import server
 
-    server.serve(
-        application, *(addresses or (DEFAULT_ADDRESS,)), default_protocol="scgi", **options
-    )
+    server.serve(application, *addresses, default_protocol="scgi", **options)

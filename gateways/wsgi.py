@@ -25,7 +25,7 @@ from gateways.events import (
     ResponseFile,
     WholeAnswer,
 )
-from gateways.response import CheckedHead, checked_head, plain_answer
+from gateways.response import CheckedHead, checked_head, own_answer, plain_answer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(
 
     Where the application returns a list or a tuple, and wrote nothing before, the three are one
     WholeAnswer.  `report` is called with each fault of the application; it logs the fault and
-    returns the reference that the visitor is shown.  With `debug` the 500 page holds the traceback.
+    returns the reference that the visitor is shown.  With `debug` the 500 page is that of `debugpage`.
     `file_range` is asked about the file of a FileWrapper: where it returns a descriptor, an offset
     and the number of bytes from there on, they are sent as ResponseFile instead of being read.
 
@@ -96,7 +96,7 @@ def run(
             _send_result(answer, result, application, file_range)
             answer.finish(report)
     except BaseException as error:
-        _give_up(answer, error, report, debug)
+        _give_up(answer, error, report, environ if debug else None)
     finally:
         answer.over = True
         if type(result) is not list:
@@ -360,9 +360,15 @@ def _line_of(result: object, application: object) -> str:
 
 
 def _give_up(
-    answer: _Answer, error: BaseException, report: Callable[[Exception], str], debug: bool
+    answer: _Answer,
+    error: BaseException,
+    report: Callable[[Exception], str],
+    debugged: dict[str, Any] | None,
 ) -> None:
-    """Answer after `error` came out of the application, or raise what is not the application's."""
+    """Answer after `error` came out of the application, or raise what is not the application's.
+
+    `debugged` is the environ where the page is to be that of `debugpage`.
+    """
     if answer.send_failure is not None:
         raise answer.send_failure
     if answer.over or isinstance(error, KeyboardInterrupt):
@@ -378,8 +384,10 @@ def _give_up(
     reference = report(fault)
     if answer.head_sent:
         answer.transmit(RequestAborted(answer.request_id, fault))
-    else:
-        _send_error_page(answer, reference, application_traceback(fault) if debug else "")
+    elif debugged is None or not _send_debug_page(answer, fault, reference, report, debugged):
+        text = f"The application failed. Reference: {reference}"
+        for event in plain_answer(answer.request_id, 500, text, head_only=answer.head_only):
+            answer.transmit(event)
 
 
 def _peer_is_gone(error: Exception) -> bool:
@@ -389,12 +397,26 @@ def _peer_is_gone(error: Exception) -> bool:
     )
 
 
-def _send_error_page(answer: _Answer, reference: str, details: str) -> None:
-    text = f"The application failed. Reference: {reference}"
-    if details:
-        text += f"\n\n{details}"
-    for event in plain_answer(answer.request_id, 500, text, head_only=answer.head_only):
+def _send_debug_page(
+    answer: _Answer,
+    fault: Exception,
+    reference: str,
+    report: Callable[[Exception], str],
+    environ: dict[str, Any],
+) -> bool:
+    """Send the page of `debugpage`; return false, having sent nothing, where it cannot be made."""
+    try:
+        from gateways import debugpage  # here: only a fault with --debug needs it
+
+        media_type, headers, text = debugpage.render(fault, reference, environ)
+        body = text.encode("utf-8", "backslashreplace")
+    except Exception as error:  # it looks into the application's own objects
+        report(error)
+        return False
+    headers = [("Content-Type", media_type), *headers]
+    for event in own_answer(answer.request_id, 500, headers, body, head_only=answer.head_only):
         answer.transmit(event)
+    return True
 
 
 def _close(answer: _Answer, result: Any, report: Callable[[Exception], str]) -> None:
@@ -411,32 +433,6 @@ def _close(answer: _Answer, result: Any, report: Callable[[Exception], str]) -> 
         raise
     except BaseException as error:
         report(ApplicationError(f"the iterable's close() raised {error!r}"))
-
-
-def application_traceback(error: BaseException) -> str:
-    """Return the traceback of `error` without this package's frames around the application's own.
-
-    Where every frame is this package's the whole traceback is returned, except for an
-    ApplicationError, whose text says it all.
-    """
-    import traceback  # here: it costs the CGI path several milliseconds
-
-    package = __file__.rpartition("/")[0] + "/"
-    whole = traceback.TracebackException.from_exception(error)
-    pending: list[traceback.TracebackException | None] = [whole]
-    while pending:
-        part = pending.pop()
-        if part is None:
-            continue
-        ours = [frame.filename.startswith(package) for frame in part.stack]
-        if False in ours:
-            first = ours.index(False)
-            last = len(ours) - ours[::-1].index(False)
-            part.stack[:] = part.stack[first:last]
-        elif part is whole and isinstance(error, ApplicationError):
-            part.stack.clear()
-        pending += [part.__cause__, part.__context__, *(part.exceptions or ())]
-    return "".join(whole.format()).rstrip("\n")
 
 
 class FileWrapper:

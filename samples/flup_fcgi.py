@@ -2,8 +2,8 @@
 # Run:  python3 samples/flup_fcgi.py 127.0.0.1:9000
 #
 # The FastCGI script of Python's old web HOWTO: a page that shows its environment.  With addresses
-# it is a daemon; without any it answers on the socket that the web server gave it as descriptor 0,
-# which is what flup did by default.
+# it is a daemon; without any it answers what it was started for, a socket as descriptor 0 or a CGI
+# request, which is what flup did by default.
 #
 # What had to change:
 # - `from flup.server.fcgi import WSGIServer` became `from gateways import fastcgi`, and
@@ -37,4 +37,4 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[byt
 
 
 if __name__ == "__main__":
-    fastcgi.serve(app, *(sys.argv[1:] or ["fcgi+fd:0"]))
+    fastcgi.serve(app, *sys.argv[1:])

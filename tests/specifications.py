@@ -52,8 +52,8 @@ _document = tests_in("tests/unit/test_document.py")
 _environ = tests_in("tests/unit/test_environ.py")
 _fastcgi = tests_in("tests/unit/test_fastcgi.py")
 _flup = tests_in("tests/peers/test_flup_defects.py")
-_live = tests_in("tests/server/test_connection_contract.py")
 _listeners = tests_in("tests/server/test_listeners.py")
+_live = tests_in("tests/server/test_connection_contract.py")
 _master = tests_in("tests/server/test_master.py")
 _nginx = tests_in("tests/interop/test_nginx.py")
 _pep3333 = tests_in("tests/test_pep3333.py")
@@ -61,6 +61,7 @@ _properties = tests_in("tests/test_properties.py")
 _response = tests_in("tests/unit/test_response.py")
 _scgi = tests_in("tests/unit/test_scgi.py")
 _served = tests_in("tests/test_suite_server.py")
+_started = tests_in("tests/server/test_started.py")
 _streaming = tests_in("tests/interop/test_streaming.py")
 _suite = tests_in("tests/suite.py")
 _tables = tests_in("tests/unit/test_fastcgi_tables.py")
@@ -92,14 +93,18 @@ FASTCGI = [
         "2.2",
         "MAY",
         "getpeername() on descriptor 0 tells FastCGI from CGI.",
-        reason="not claimed: `gateways serve` and `gateways cgi` are two commands",
+        _started(
+            "test_a_CGI_request_is_answered_whatever_its_standard_input_is",
+            "test_a_listening_socket_is_served_although_CGI_variables_are_left_over",
+        ),
+        reason="SO_ACCEPTCONN is asked instead: under mod_cgid a CGI script has a connection there",
     ),
     Clause(
         "2.3",
         "MAY",
         "The web server may pass parameters in environment variables.",
-        _cli("test_options_come_from_the_environment_and_the_command_line_wins"),
-        reason="the specification defines one, FCGI_WEB_SERVER_ADDRS; see 3.2",
+        _cli("test_options_come_from_the_environment_and_the_command_line_wins")
+        + _started("test_FCGI_WEB_SERVER_ADDRS_lets_nobody_else_in"),
     ),
     Clause(
         "2.4",
@@ -119,11 +124,13 @@ FASTCGI = [
         "3.2",
         "MUST",
         "With FCGI_WEB_SERVER_ADDRS bound, peers outside that list are closed at once.",
-        _listeners("test_over_tcp_only_allowed_networks_are_accepted")
-        + _cve("test_an_exposed_port_is_refused_with_exit_status_2")
-        + _flup("test_a_list_of_allowed_networks_does_not_bar_unix_sockets"),
-        reason="not claimed, the README says so: the variable knows only IPv4 and bars every unix"
-        " socket; --allow does the same with networks and for TCP alone",
+        _started(
+            "test_FCGI_WEB_SERVER_ADDRS_lets_nobody_else_in",
+            "test_FCGI_WEB_SERVER_ADDRS_knows_IPv6",
+            "test_FCGI_WEB_SERVER_ADDRS_does_not_concern_unix_sockets",
+            "test_a_malformed_FCGI_WEB_SERVER_ADDRS_refuses_to_start",
+        ),
+        reason="a unix socket's peers have no address: its permissions say who may connect",
     ),
     Clause(
         "3.2",

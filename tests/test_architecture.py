@@ -23,9 +23,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gateways"
 
 GROUND = {"errors", "events"}
-WIRE = GROUND | {"interface", "buffer", "response"}
-PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
-BELOW_THE_EDGES = WIRE | PROTOCOLS | {"environ", "wsgi", "addresses", "loading"}
+WIRE = GROUND | {"interface", "buffer", "response", "headparser"}
+PROTOCOLS = {"document", "documentclient", "cgi", "fastcgi", "scgi"}
+FAULTS = {"masking", "tracebacks"}
+BELOW_THE_EDGES = (
+    WIRE | PROTOCOLS | FAULTS | {"environ", "variables", "wsgi", "addresses", "loading"}
+)
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -33,21 +36,29 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interface": {"events"},
     "buffer": {"errors"},
     "response": GROUND,
+    "headparser": GROUND | {"response"},
     "environ": GROUND,
-    "wsgi": GROUND | {"response"},  # check_head judges what start_response was given
+    "variables": {"response"},
+    # check_head judges what start_response was given
+    "wsgi": GROUND | {"response", "debugpage"},
+    "masking": set(),
+    "tracebacks": {"errors", "masking"},
+    "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
-    "cgi": WIRE | {"document"},
+    "documentclient": GROUND | {"document", "headparser"},
+    "cgi": WIRE | {"document", "documentclient"},
     "fastcgi": WIRE,
-    "scgi": WIRE | {"document"},
+    "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": {"errors", "response", "server"},  # how the server's log escapes a line
+    "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},
+    "warm": BELOW_THE_EDGES | {"server"},
     "doctor": BELOW_THE_EDGES | {"client"},
     "testing": BELOW_THE_EDGES | {"server", "client"},
-    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "__init__"},
+    "cli": BELOW_THE_EDGES | {"server", "client", "doctor", "warm", "__init__"},
     "__main__": {"cli"},
     "__init__": {"errors", "server"},
 }
@@ -60,7 +71,7 @@ FRONT_DOORS = {
 }
 """The only functions below the edges that may import an edge, and which: people look for them there."""
 
-EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "testing", "cli", "__main__"}
+EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "warm", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 
@@ -72,7 +83,7 @@ IMPURE = {
 # The modules of a CGI request: each answer waits until they are imported.
 CGI_PATH = [
     *("errors", "events", "buffer", "response", "environ", "wsgi"),
-    *("document", "cgi", "server.cgi", "loading"),
+    *("document", "cgi", "server.cgi", "server.started", "loading"),
 ]
 
 
@@ -293,8 +304,12 @@ def test_importing_gateways_loads_no_module_for_IO() -> None:
 
 @pytest.mark.parametrize("module", CGI_PATH)
 def test_the_CGI_path_imports_nothing_but_itself(module: str) -> None:
-    loaded = loaded_after(f"import gateways.{module}", "-S")
-    assert {name for name in loaded if name.partition(".")[0] != "gateways"} == set()
+    assert beyond_itself(loaded_after(f"import gateways.{module}", "-S")) == set()
+
+
+def beyond_itself(loaded: set[str]) -> set[str]:
+    """What costs a file to be read: not this package, nor `gc`, which is compiled in."""
+    return {name for name in loaded if name.partition(".")[0] != "gateways"} - {"gc"}
 
 
 _ANSWER_ONE_REQUEST = """
@@ -312,7 +327,7 @@ cgi.run(application)
 
 def test_a_whole_CGI_request_imports_nothing_but_the_CGI_path() -> None:
     loaded = loaded_after(_ANSWER_ONE_REQUEST, "-S")
-    assert {name for name in loaded if name.partition(".")[0] != "gateways"} == set()
+    assert beyond_itself(loaded) == set()
     heavy = {"re", "enum", "dataclasses", "typing", "traceback", "struct", "collections", "logging"}
     assert not loaded & heavy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
@@ -177,7 +178,7 @@ def test_every_command_explains_itself(run: Run, name: str) -> None:
     [
         (["sevre"], 'there is no command "sevre"; did you mean serve?'),
         (["serve"], "Missing argument 'APP'"),
-        (["serve", "a:b", "--threds", "2"], "Did you mean '--threads'?"),
+        (["serve", "a:b", "--threds", "2"], "'--threads'"),
         (["serve", "a:b", "--threads", "two"], "'two' is not a valid integer"),
         (["serve", "a:b", "--socket-mode", "9"], '"9" is not an octal number such as 660'),
         (["serve", "a:b", "--threads", "0"], "option threads: 0 is out of bounds"),
@@ -663,8 +664,38 @@ def test_cgi_answers_500_when_the_application_cannot_be_loaded(folder: Path) -> 
     assert out.startswith("Status: 500 ")
     assert "secret" not in out
     assert "hello" not in out
+    reference = out.split()[-1]
+    assert f"error {reference}: Traceback" in err
     assert "secret = 1 / 0" in err
+    assert "gateways/cli" not in err
     assert err.splitlines()[-1].startswith('gateways: importing "app.py" raised ZeroDivisionError')
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("secret = 1 / 0\n", ["ZeroDivisionError", "secret = 1 / 0"]),
+        ("import missing_module\n", ["No module named 'missing_module'", "import missing_module"]),
+        ("x = (1\n", ["SyntaxError", "app.py", "line 1", "was never closed"]),
+        ("import sys\nsys.exit('no database')\n", ["SystemExit", "no database"]),
+        ("", ['neither "application" nor "app"']),
+    ],
+)
+def test_cgi_with_debug_shows_why_the_application_cannot_be_loaded(
+    folder: Path, source: str, told: list[str]
+) -> None:
+    (folder / "app.py").write_text(source)
+    code, out, err = cgi(folder, "--debug", "app.py", HTTP_ACCEPT="text/html")
+    assert code == 0
+    assert out.startswith("Status: 500 ")
+    assert "<!doctype html>" in out
+    shown = html.unescape(out)
+    for text in told:
+        assert text in shown
+        assert text in err
+    assert "gateways/loading.py" not in out
+    assert out.partition("\r\n\r\n")[2] not in cgi(folder, "app.py", HTTP_ACCEPT="text/html")[1]
+    assert len(cgi(folder, "app.py", HTTP_ACCEPT="text/html")[1]) < 300
 
 
 def test_cgi_without_a_request_says_what_it_is_for(folder: Path) -> None:
@@ -680,7 +711,7 @@ def test_cgi_without_a_request_says_what_it_is_for(folder: Path) -> None:
 def test_cgi_used_wrongly_shows_its_usage(folder: Path, arguments: list[str]) -> None:
     code, out, err = cgi(folder, *arguments)
     assert (code, out) == (2, "")
-    assert "write gateways cgi [--script-name PATH] [--debug] APP" in err
+    assert "write gateways cgi [--script-name PATH] [--crash-log PATH] [--debug] APP" in err
 
 
 def test_cgi_through_the_group_is_the_same(run: Run) -> None:

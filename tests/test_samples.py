@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import os
@@ -476,8 +477,17 @@ def wait_until_it_answers(address: str, process: subprocess.Popen[bytes], log: P
 def test_every_sample_says_how_to_run_it() -> None:
     files = [path for path in SAMPLES.iterdir() if path.is_file()]
     assert len(files) >= 4
-    for path in [*files, GUESTBOOK]:
+    # Those of cgi-bin are run behind web servers by tests/interop/test_cgi_programs.py.
+    for path in [*files, GUESTBOOK, *sorted((SAMPLES / "cgi-bin").iterdir())]:
         assert str(path.relative_to(ROOT)) in command_of(path)
+
+
+def test_the_script_in_the_shell_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(SAMPLES / "cgi-bin" / "report.sh"), tmp_path / "log") as address:
+        with request(address, "/there?x=1", method="POST", body=b"12345") as answer:
+            body = answer.read().decode()
+        assert body.startswith("POST /there?x=1\n")
+        assert body.endswith("5 of 5 bytes\n")
 
 
 def test_the_hello_sample_runs_by_its_command(tmp_path: Path) -> None:
@@ -522,11 +532,27 @@ def test_the_cgi_test_script_needs_no_package(tmp_path: Path) -> None:
 
 
 def test_the_scripts_can_be_executed_and_have_unix_line_ends() -> None:
-    for name in ("cgi_test.py", "flup_fcgi.py", "hello.cgi"):
+    for name in ("anywhere.py", "cgi_test.py", "flup_fcgi.py", "hello.cgi"):
         path = SAMPLES / name
         assert path.stat().st_mode & 0o777 == 0o755
         first = path.read_bytes().splitlines(keepends=True)[0]
         assert first == b"#!/usr/bin/env python3\n"
+
+
+def test_the_sample_for_anywhere_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(SAMPLES / "anywhere.py"), tmp_path / "log") as address:
+        with request(address, "/environ/there", headers=[("X-Colour", "red")]) as answer:
+            told = answer.read().decode()
+        assert "PATH_INFO = '/environ/there'\n" in told
+        assert "HTTP_X_COLOUR = 'red'\n" in told
+        with request(address, "/echo", method="POST", body=b"hello") as answer:
+            assert answer.read() == b"hello"
+        with request(address, "/old") as answer:
+            assert (answer.status, answer.header("Location")) == (302, "/environ")
+        with request(address, "/none") as answer:
+            assert answer.status == 404
+        with request(address, "/wait?0") as answer:
+            assert answer.read() == b"waited 0 s\n"
 
 
 def test_the_flup_sample_shows_its_environment_escaped(tmp_path: Path) -> None:
@@ -625,3 +651,50 @@ def test_the_guestbook_runs_as_a_cgi_program(tmp_path: Path) -> None:
     assert head.startswith("Status: 200 OK")
     # A CGI process serves one visitor, and must not stay for a stream.
     assert body == "retry: 3000\n\n"
+
+
+# samples/shared-hosting; tests/interop/test_shared_hosting.py tries it behind Apache
+
+HOSTING = SAMPLES / "shared-hosting"
+
+
+def test_the_programs_for_shared_hosts_are_one_file() -> None:
+    program = HOSTING / "fastcgi" / "dispatch.fcgi"
+    assert program.read_bytes() == (HOSTING / "cgi" / "app.cgi").read_bytes()
+    assert b"\r" not in program.read_bytes()
+    assert os.access(program, os.X_OK)
+
+
+def test_the_program_for_shared_hosts_runs_by_its_command(tmp_path: Path) -> None:
+    with running(command_of(HOSTING / "fastcgi" / "dispatch.fcgi"), tmp_path / "log") as address:
+        assert b"It works" in request(address, "/").read()
+
+
+OLDER = [
+    path
+    for version in ("2.7*", "3.4*", "3.6*", "3.10*")
+    for path in Path.home().glob(f".pyenv/versions/{version}/bin/python")
+]
+
+
+@pytest.mark.skipif(not OLDER, reason="this machine has no older Python")
+@pytest.mark.parametrize("python", OLDER, ids=str)
+def test_an_older_Python_says_in_plain_words_that_it_is_too_old(python: Path) -> None:
+    done = subprocess.run(
+        [python, HOSTING / "cgi" / "app.cgi"],
+        env={"REQUEST_METHOD": "GET", "GATEWAY_INTERFACE": "CGI/1.1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stdout.startswith("Status: 500 Internal Server Error")
+    assert "and gateways needs 3.11 or newer" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_in_the_program_for_shared_hosts_is_newer_than_Python_3_4() -> None:
+    source = (HOSTING / "cgi" / "app.cgi").read_text()
+    tree = ast.parse(source, feature_version=(3, 4))
+    newer = (ast.JoinedStr, ast.AnnAssign, ast.NamedExpr, ast.AsyncFunctionDef)
+    assert not [node for node in ast.walk(tree) if isinstance(node, newer)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from http import HTTPStatus
 
 from gateways.cgi import ClientConnection
+from gateways.cgihost.head import Broken, Head
 from gateways.cgihost.run import Overdue, Run
 from gateways.errors import ApplicationError, RemoteProtocolError
 from gateways.events import Event, RequestAborted, Response, ResponseBody
-from gateways.response import HOP_BY_HOP
 
 MAX_DISCARDED = 1024 * 1024
 """Bytes that nobody wants and a script may still write; then it is ended."""
@@ -20,12 +19,7 @@ GATHER_SECONDS = 0.002
 
 GATHER_BYTES = 65536
 
-_FIELDS = ("content-type", "location")
 _BODILESS = ("204", "304")
-
-
-class Broken(Exception):
-    """The script's output is no CGI answer; the text says why."""
 
 
 class Answer:
@@ -75,30 +69,11 @@ class Answer:
                 raise Broken(f"{event.error}{how}")
         return bool(self.status)
 
-    def _take_head(self, head: Response) -> None:
-        names = {name.lower() for name, _ in head.headers}
-        if not (self._connection.status_given or names.intersection(_FIELDS)):
-            raise Broken(
-                "its head has neither Content-Type nor Location nor Status (RFC 3875 6.2);"
-                f" it has {', '.join(sorted(names)) or 'nothing'}"
-            )
-        lengths = {value for name, value in head.headers if name.lower() == "content-length"}
-        if len(lengths) > 1 or not all(map(_is_length, lengths)):
-            raise Broken(f"its Content-Length is {' and '.join(sorted(lengths))[:80]!r}")
-        self.status = _with_reason(head.status.replace("\t", " "))
-        self.headers = []
-        for name, value in head.headers:
-            lower = name.lower()
-            if lower in HOP_BY_HOP:
-                if lower == "transfer-encoding":
-                    raise Broken("it has a Transfer-Encoding, which is the web server's to choose")
-            elif lower != "content-length":
-                # A tab is white space as good as a space (RFC 9110 §5.5); PEP 3333 has none.
-                self.headers.append((name, value.replace("\t", " ")))
-        for each in lengths:
-            self._left = int(each)
-            if self.status[:3] != "204":  # RFC 9110 §8.6
-                self.headers.append(("Content-Length", each))
+    def _take_head(self, told: Response) -> None:
+        head = Head(told, status_given=self._connection.status_given)
+        self.status, self.headers = head.status, head.headers
+        if head.length is not None:
+            self._left = head.length
         if self._head_only or self.status[:3] in _BODILESS:
             self._left = 0
 
@@ -201,20 +176,5 @@ class Answer:
             self._run.close(complete=self._run.ended)
 
 
-def _is_length(text: str) -> bool:
-    # More digits than any file has bytes are an attack on int().
-    return text.isascii() and text.isdigit() and len(text) <= 18
-
-
 def _exit(status: int) -> str:
     return f"its exit status was {status}" if status >= 0 else f"signal {-status} ended it"
-
-
-def _with_reason(status: str) -> str:
-    """Return a status that has a reason, which PEP 3333 requires."""
-    if len(status.rstrip()) > 3:
-        return status
-    try:
-        return f"{status[:3]} {HTTPStatus(int(status[:3])).phrase}"
-    except ValueError:
-        return f"{status[:3]} Unknown"

@@ -13,8 +13,9 @@ from urllib.parse import unquote_to_bytes
 
 from gateways.cgi import ClientConnection
 from gateways.cgihost import starting, variables
-from gateways.cgihost.answer import Answer, Broken
+from gateways.cgihost.answer import Answer
 from gateways.cgihost.body import Body
+from gateways.cgihost.head import Broken
 from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
 from gateways.cgihost.run import NotStarted, Overdue, Run
 from gateways.cgihost.settings import Settings
@@ -25,9 +26,6 @@ from gateways.server.spool import Spool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-MAX_REDIRECTS = 10
-"""Local redirects that one request may take; more are a circle."""
 
 SPOOL_SIZE = 1024 * 1024 * 1024
 """Bytes of bodies whose length nobody announced, in temporary files at the same time."""
@@ -48,7 +46,7 @@ class CGIApplication:
         self._scripts = Scripts(os.fspath(path), self.settings)
         root = self._scripts.root
         self._root = root if self._scripts.is_folder else os.path.dirname(root)
-        self._spool = Spool(SPOOL_SIZE)
+        self._spool = Spool(SPOOL_SIZE, self.settings.spool_folder)
         self._places = threading.BoundedSemaphore(self.settings.max_running)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -69,19 +67,22 @@ class CGIApplication:
     ) -> tuple[Answer, list[bytes] | None]:
         """Return the answer, and its body where it is complete already."""
         script = self._find(environ)
-        for _ in range(MAX_REDIRECTS + 1):
+        most = self.settings.local_redirects
+        for _ in range(most + 1):
             request.script = script
             run, answer = self._run(request, script, environ)
             with _ended_by_faults(run):
                 answer.read_head()
-                target = answer.local_redirect
+                target = answer.local_redirect if most else ""
                 found = self._redirected(environ, target) if target else None
                 if found is None:
                     return answer, answer.gather()
                 answer.discard()
                 answer.close()
             script, environ = found
-        raise Refused(500, f"more than {MAX_REDIRECTS} local redirects, the last one to {target}")
+        raise Refused(
+            500, f"more than {most} local redirects (local_redirects), the last one to {target}"
+        )
 
     def _find(self, environ: WSGIEnvironment) -> Script:
         path = _bytes(environ.get("PATH_INFO", ""))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateways.cgihost.resolving import Refused
@@ -30,6 +30,9 @@ class Body:
 
     def __init__(self, environ: Mapping[str, Any], spool: Spool) -> None:
         self._input = environ["wsgi.input"]
+        # Our own server's can be asked; others keep whoever reads waiting.
+        self._wait = getattr(self._input, "wait", None)
+        self._spool = spool
         self._file: SpoolFile | None = None
         self.descriptor = -1
         text = environ.get("CONTENT_LENGTH") or ""
@@ -43,22 +46,58 @@ class Body:
             self._find_file()
         elif environ.get("wsgi.input_terminated"):
             self.length = 0
-            self._store(spool)
+            self._store(lambda: self._input.read(PIECE_SIZE))
         else:
             self.length = 0
-        self.left = self.length
+        self._told = self.left = self.length
+
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether `read` would return at once, after waiting for at most so long.
+
+        True where nobody can say.
+        """
+        return self._wait is None or not self.left or self._wait(seconds)
 
     def read(self) -> bytes:
         """Return the next piece, `b""` at the end."""
         if not self.left:
             return b""
-        piece: bytes = self._input.read(min(self.left, PIECE_SIZE))
+        read = self._input.read if self._wait is None else self._input.read1
+        piece: bytes = read(min(self.left, PIECE_SIZE))
         if not piece:
             raise RequestAborted(
-                f"wsgi.input ended after {self.length - self.left} bytes of {self.length}"
+                f"wsgi.input ended after {self._told - self.left} bytes of {self._told}"
             )
         self.left -= len(piece)
         return piece
+
+    def complete(self) -> int:
+        """Read what is left, and return a descriptor of the caller's own from which all can be read."""
+        if self.descriptor < 0 and self.left:
+            self.length = 0
+            self._store(self.read)
+        if self.descriptor >= 0:
+            return os.dup(self.descriptor)
+        if not self.length:
+            return os.open(os.devnull, os.O_RDONLY)
+        data = self._input.getvalue()
+        reader, writer = os.pipe()
+        try:
+            os.set_blocking(writer, False)
+            if os.write(writer, data) == len(data):
+                return reader
+        except BlockingIOError:
+            pass
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        # The kernel gives small pipes to a user who has many.
+        os.close(reader)
+        self._file = self._spool.file()
+        self._file.write(data)
+        return os.dup(self._file.fileno())
 
     def close(self) -> None:
         """Give the temporary file back; a script keeps what it was given."""
@@ -75,14 +114,14 @@ class Body:
             os.lseek(descriptor, 0, os.SEEK_SET)
             self.descriptor = descriptor
 
-    def _store(self, spool: Spool) -> None:
-        """Read the body to its end."""
+    def _store(self, read: Callable[[], bytes]) -> None:
+        """Store what `read` returns until it is nothing."""
         held: list[bytes] = []
         try:
-            while piece := self._input.read(PIECE_SIZE):
+            while piece := read():
                 self.length += len(piece)
                 if self._file is None and self.length > PIECE_SIZE:
-                    self._file = spool.file()
+                    self._file = self._spool.file()
                     for each in held:
                         self._file.write(each)
                     held = []
@@ -99,4 +138,4 @@ class Body:
         if self._file is not None:
             self.descriptor = self._file.fileno()
         else:
-            self._input = io.BytesIO(b"".join(held))
+            self._input, self._wait = io.BytesIO(b"".join(held)), None

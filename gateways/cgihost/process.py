@@ -10,10 +10,12 @@ import errno
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+
+from gateways.cgihost import lifeline
+from gateways.cgihost.spawning import reap, spawn
 
 _running: set[Process] = set()
 
@@ -24,6 +26,7 @@ _BUSY_PAUSES = (0.005, 0.02, 0.1)
 class Process:
     """A started child.  `stdin`, `stdout` and `stderr` are the descriptors that it is to have.
 
+    `keep` are others that it inherits.  It ends, with its group, when this process is killed.
     Raises the OSError that prevented the start.
     """
 
@@ -35,33 +38,47 @@ class Process:
         stdin: int,
         stdout: int,
         stderr: int,
+        keep: tuple[int, ...] = (),
     ) -> None:
+        self._lifeline = lifeline.take()
+        if self._lifeline is not None:
+            keep = (*keep, self._lifeline.descriptor)
+        self._status: int | None = None
+        try:
+            self.pid = self._start(command, environment, folder, (stdin, stdout, stderr), keep)
+        except BaseException:
+            self._let_go()
+            raise
+        if self._lifeline is not None:
+            self._lifeline.hold(self.pid)
+        self.descriptor = _pidfd(self.pid)
+        _running.add(self)
+
+    def _start(
+        self,
+        command: list[bytes],
+        environment: Mapping[bytes, bytes],
+        folder: bytes,
+        streams: tuple[int, int, int],
+        keep: tuple[int, ...],
+    ) -> int:
         for pause in (*_BUSY_PAUSES, None):
             try:
-                # With a folder of its own no posix_spawn can start it; subprocess uses vfork, which
-                # costs as little.  All other descriptors are closed: not all of this process's
-                # were opened by Python, and what a process manager leaked is no script's business.
-                self._popen = subprocess.Popen(
-                    command,
-                    stdin=stdin,
-                    stdout=stdout,
-                    stderr=stderr,
-                    cwd=folder,
-                    env=environment,
-                    start_new_session=True,
-                )
-                break
+                return spawn(command, environment, folder, streams, keep)
             except OSError as error:
                 if error.errno != errno.ETXTBSY or pause is None:
                     raise
                 time.sleep(pause)
-        self.pid = self._popen.pid
-        self.descriptor = _pidfd(self.pid)
-        _running.add(self)
+        raise AssertionError("the last pause is none")
+
+    def _let_go(self) -> None:
+        if self._lifeline is not None:
+            self._lifeline.release()
+            self._lifeline = None
 
     def wait(self, seconds: float) -> bool:
         """Return whether the child has exited, after waiting for at most that long; it is not reaped."""
-        if self._popen.returncode is not None:
+        if self._status is not None:
             return True
         if self.descriptor >= 0:
             poller = select.poll()
@@ -88,17 +105,20 @@ class Process:
 
     def reap(self) -> int:
         """Return the exit status, negative for a signal, of a child that has exited."""
-        status = self._popen.wait()
+        if self._status is not None:
+            return self._status
+        self._status = reap(self.pid)
         _running.discard(self)
+        self._let_go()
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
-        return status
+        return self._status
 
     def signal(self, number: int) -> None:
         """Send a signal to the whole group, unless the child has been reaped."""
         # Until then its number is no other group's.
-        if self._popen.returncode is None:
+        if self._status is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
 
@@ -123,6 +143,14 @@ def _end_all() -> None:
         process.signal(signal.SIGKILL)
 
 
+def _forget() -> None:
+    for process in _running:
+        if process._lifeline is not None:
+            process._lifeline.close()
+            process._lifeline = None
+    _running.clear()
+
+
 atexit.register(_end_all)
 # A process that is forked off from this one inherits the set, and not the children.
-os.register_at_fork(after_in_child=_running.clear)
+os.register_at_fork(after_in_child=_forget)

@@ -31,6 +31,9 @@ LINGER = 0.1
 PROMPT_SECONDS = 0.02
 """How long whoever ends a script waits for it before a thread of its own does."""
 
+STARVED_SECONDS = 0.05
+"""How long the output of a script may wait at a time while more of the request's body is awaited."""
+
 ORPHAN_SECONDS = 1.0
 """How long the output may stay silent that a script has left open to another process when it exited."""
 
@@ -74,7 +77,7 @@ class Run:
         self._peer = peer
         self._complaints = Complaints(log)
         self._unsent = memoryview(b"")
-        self._exited = self._closed = False
+        self._exited = self._closed = self._starved = False
         self._status: int | None = None
         self._silence = float("inf")
         self._start(command, connection.environment, folder)
@@ -136,7 +139,11 @@ class Run:
         if self._exited:
             self._silence = idle_since + ORPHAN_SECONDS
         while self._stdout >= 0:
-            ready = self._poll.poll(self._patience(idle_since, until))
+            patience = self._patience(idle_since, until)
+            if self._starved:
+                self._await_body(patience)
+                patience = 0
+            ready = self._poll.poll(patience)
             data = None
             for descriptor, mask in ready:
                 if descriptor == self._stdout:
@@ -144,8 +151,12 @@ class Run:
                 elif descriptor == self._stdin:
                     if mask & select.POLLERR:
                         self._close_input()  # the script has closed its end
-                    else:
+                    elif self._unsent or self._body.is_ready(0):
                         self._feed()
+                    else:
+                        self._starved = True
+                        self._poll.modify(descriptor, 0)
+                        continue
                     idle_since = time.monotonic()
                 elif descriptor == self._stderr:
                     self._hear()
@@ -275,6 +286,16 @@ class Run:
         self._silence = time.monotonic() + ORPHAN_SECONDS
         if self.process.descriptor >= 0:
             self._poll.unregister(self.process.descriptor)
+
+    def _await_body(self, patience: float | None) -> None:
+        """Wait a moment for a body that comes slowly; the script may write meanwhile."""
+        if self._stdin < 0:
+            self._starved = False
+            return
+        seconds = STARVED_SECONDS if patience is None else min(STARVED_SECONDS, patience / 1000)
+        if self._body.is_ready(seconds):
+            self._starved = False
+            self._poll.modify(self._stdin, select.POLLOUT)
 
     def _feed(self) -> None:
         """Write some of the body; one that the script does not want is dropped."""

@@ -12,49 +12,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from gateways.cgihost.resolving import Refused, Script
-from gateways.cgihost.settings import DEFAULT_PATH, Settings
-from gateways.response import HOP_BY_HOP
+from gateways.cgihost.settings import DEFAULT_PATH, ScriptSettings
+from gateways.variables import HEADERS_KEPT_BACK, OF_REQUESTS, may_be_passed
 
-# RFC 3875 §4.1 and what web servers add to it, but for those that are made here.
-_KEPT = (
-    "AUTH_TYPE",
-    "CONTENT_TYPE",
-    "DOCUMENT_ROOT",
-    "HTTPS",
-    "QUERY_STRING",
-    "REDIRECT_QUERY_STRING",
-    "REDIRECT_STATUS",
-    "REDIRECT_URL",
-    "REMOTE_ADDR",
-    "REMOTE_HOST",
-    "REMOTE_IDENT",
-    "REMOTE_PORT",
-    "REMOTE_USER",
-    "REQUEST_METHOD",
-    "REQUEST_SCHEME",
-    "REQUEST_URI",
-    "SERVER_ADDR",
-    "SERVER_ADMIN",
-    "SERVER_NAME",
-    "SERVER_PORT",
-    "SERVER_PROTOCOL",
-    "SERVER_SOFTWARE",
-    "UNIQUE_ID",
-)
-
-# A client may send any header.  Proxy would name the script's outgoing proxy (httpoxy), and
-# php-cgi believes HTTP_REDIRECT_STATUS (CVE-2024-8927).  The body is decoded and its length known,
-# and whoever is in front has answered an Expect.
-_NEVER = frozenset(
-    {
-        "HTTP_PROXY",
-        "HTTP_REDIRECT_STATUS",
-        "HTTP_CONTENT_LENGTH",
-        "HTTP_CONTENT_TYPE",
-        "HTTP_EXPECT",
-        *("HTTP_" + name.upper().replace("-", "_") for name in HOP_BY_HOP),
-    }
-)
 _NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
 # Methods whose requests have a body, even where it is empty.
@@ -62,7 +22,7 @@ _WITH_BODY = ("POST", "PUT", "PATCH")
 
 
 def environment(
-    environ: Mapping[str, Any], script: Script, settings: Settings, root: bytes, length: int
+    environ: Mapping[str, Any], script: Script, settings: ScriptSettings, root: bytes, length: int
 ) -> list[tuple[bytes, bytes]]:
     """Return the variables of one run; `length` is that of the body.
 
@@ -90,11 +50,15 @@ def environment(
         # its body in chunks, which nobody behind it could take apart.
         made[b"SERVER_PROTOCOL"] = b"HTTP/1.0"
     made.update(settings.set)
+    # Not even where it is set: every library that a script uses would believe it.
+    made.pop(b"HTTP_PROXY", None)
     return list(made.items())
 
 
-def _add_request(made: dict[bytes, bytes], environ: Mapping[str, Any], settings: Settings) -> None:
-    for name in _KEPT:
+def _add_request(
+    made: dict[bytes, bytes], environ: Mapping[str, Any], settings: ScriptSettings
+) -> None:
+    for name in OF_REQUESTS:
         value = environ.get(name)
         # "The server MUST set" REMOTE_ADDR and QUERY_STRING; others are absent when empty.
         if value:
@@ -105,7 +69,9 @@ def _add_request(made: dict[bytes, bytes], environ: Mapping[str, Any], settings:
         if name.startswith("HTTP_"):
             if _is_header(name, settings):
                 made[name.encode()] = value.encode("latin-1")
-        elif name in settings.passed or (settings.prefixes and name.startswith(settings.prefixes)):
+        elif (
+            name in settings.passed or (settings.prefixes and name.startswith(settings.prefixes))
+        ) and may_be_passed(name):  # "P*" would have PATH come from whoever reaches the socket
             made[name.encode("latin-1")] = value.encode("latin-1")
     made.setdefault(b"QUERY_STRING", b"")
     made.setdefault(b"REMOTE_ADDR", b"")
@@ -114,15 +80,15 @@ def _add_request(made: dict[bytes, bytes], environ: Mapping[str, Any], settings:
         made.setdefault(b"HTTPS", b"on")
 
 
-def _is_header(name: str, settings: Settings) -> bool:
-    if name in _NEVER or not name.isascii() or name.encode().translate(None, _NAME):
+def _is_header(name: str, settings: ScriptSettings) -> bool:
+    if name in HEADERS_KEPT_BACK or not name.isascii() or name.encode().translate(None, _NAME):
         return False
     # "A server SHOULD remove" what holds passwords (§4.1.18).
     withheld = name == "HTTP_AUTHORIZATION" and not settings.authorization
     return not withheld or name in settings.passed
 
 
-def arguments(environ: Mapping[str, Any], settings: Settings) -> list[bytes]:
+def arguments(environ: Mapping[str, Any], settings: ScriptSettings) -> list[bytes]:
     """Return the words of an indexed query (RFC 3875 §4.4), none unless they are asked for.
 
     None either where one of them could be an option: what a visitor types is never a switch of

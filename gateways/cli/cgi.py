@@ -11,57 +11,47 @@ import os
 import sys
 
 from gateways.errors import ConfigurationError
-from gateways.loading import ApplicationImportError, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-USAGE = "gateways cgi [--script-name PATH] [--debug] APP"
+USAGE = "gateways cgi [--script-name PATH] [--crash-log PATH] [--debug] APP"
+
+_WITH_VALUE = {"--script-name": "script_name", "--crash-log": "crash_log"}
 
 
 def main(arguments: list[str]) -> int:
     """Answer the request; return the exit code."""
     try:
-        application, script_name, debug = parse(arguments)
+        application, options = parse(arguments)
         _check_environment()
     except ConfigurationError as error:
         print(f"gateways: {error}", file=sys.stderr)
         return 2
     from gateways.server import cgi
 
-    try:
-        callable_ = _load(application)
-    except ConfigurationError as error:
-        if isinstance(error, ApplicationImportError):
-            sys.stderr.write(error.traceback_text)
-        print(f"gateways: {error}", file=sys.stderr, flush=True)
-        cgi.refuse(500, "The application could not be loaded; the server's error log says why.")
-        # The request is answered all the same: the answer says that it failed, not the exit code.
-        return 0
-    return cgi.run(callable_, script_name=script_name, debug=debug)
+    return cgi.run_named(application, **options)
 
 
-def parse(arguments: list[str]) -> tuple[str, str | None, bool]:
-    """Return APP, the script name and whether to debug; ConfigurationError with the usage."""
-    script_name = None
-    debug = False
+def parse(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """Return APP and the options that are given; ConfigurationError with the usage."""
+    options: dict[str, Any] = {}
     rest = list(arguments)
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
         name, equals, value = option.partition("=")
         if option == "--debug":
-            debug = True
-        elif name == "--script-name" and equals:
-            script_name = value
-        elif name == "--script-name" and rest:
-            script_name = rest.pop(0)
+            options["debug"] = True
+        elif name in _WITH_VALUE and equals:
+            options[_WITH_VALUE[name]] = value
+        elif name in _WITH_VALUE and rest:
+            options[_WITH_VALUE[name]] = rest.pop(0)
         else:
             raise ConfigurationError(f'"{option}" is not understood; write {USAGE}')
     if not rest:
         raise ConfigurationError(f"no application is named; write {USAGE}")
-    return rest[0], script_name, debug
+    return rest[0], options
 
 
 def _check_environment() -> None:
@@ -70,16 +60,3 @@ def _check_environment() -> None:
             "there is no CGI request in the environment: a web server runs this command;"
             ' by hand, serve the application with "gateways serve" and ask it with "gateways get"'
         )
-
-
-def _load(application: str) -> Callable[..., Any]:
-    """Load the application with stdout pointing to stderr: a print at import is no answer's head."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        return load(application)
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)

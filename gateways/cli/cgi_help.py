@@ -10,7 +10,7 @@ from gateways.cli import cgi
 @click.command(
     "cgi",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    options_metavar="[--script-name PATH] [--debug]",
+    options_metavar="[--script-name PATH] [--crash-log PATH] [--debug]",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="APP")
 def command(arguments: tuple[str, ...]) -> int:
@@ -21,7 +21,7 @@ def command(arguments: tuple[str, ...]) -> int:
         #!/usr/bin/env -S gateways cgi
 
     where the file that follows is the application.  --script-name is the path the application is
-    mounted at, where the web server cannot say so.  --debug shows the traceback of a failed
-    request to the visitor.  What stands after APP is ignored, because visitors can write there.
+    mounted at, where the web server cannot say so.  --crash-log is a private file that gets an
+    entry for each fault.  --debug shows the traceback of a failed request to the visitor.  What stands after APP is ignored, because visitors can write there.
     """
     return cgi.main(list(arguments))

@@ -15,6 +15,7 @@ from gateways.cli.told import say, tell
 COMMANDS = {
     "serve": "gateways.cli.serve",
     "cgi": "gateways.cli.cgi_help",
+    "warm": "gateways.cli.warm",
     "get": "gateways.cli.get",
     "explain": "gateways.cli.explain",
     "doctor": "gateways.cli.doctor",

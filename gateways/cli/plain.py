@@ -9,7 +9,6 @@ read the same.
 from __future__ import annotations
 
 import os
-import socket
 
 from gateways import server
 from gateways.errors import ConfigurationError
@@ -121,22 +120,17 @@ def _value(option: Option, text: str) -> Any:
     return float(text) if option.kind == "float" else text
 
 
-def serve(application: str, bind: tuple[str, ...], given: dict[str, Any]) -> None:
-    """Serve as the command line says, or the listening socket that this was started on."""
+def serve(application: str, bind: tuple[str, ...], given: dict[str, Any]) -> int:
+    """Serve where the command line says, or else do what this was started for; see `server.run`.
+
+    Return the exit code.
+    """
     check_environment(os.environ)
     options = {name: value for name, value in given.items() if value not in (None, ())}
-    server.serve(application, *(bind or _default_addresses()), **options)
-
-
-def _default_addresses() -> tuple[str, ...]:
-    """Return descriptor 0 when whoever started us put a listening socket there."""
-    try:
-        with socket.socket(fileno=os.dup(0)) as inherited:
-            if inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                return ("fcgi+fd:0",)
-    except OSError:
-        pass  # Descriptor 0 is closed, or a terminal, a pipe, a file.
-    return ()
+    if not bind:
+        return server.run(application, **options)
+    server.serve(application, *bind, **options)
+    return 0
 
 
 def check_environment(names: Iterable[str]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import click
 
-from gateways import server
 from gateways.cli import plain
 from gateways.cli.plain import ENVIRONMENT_PREFIX
 from gateways.server.options import OPTIONS, Option
+from gateways.server.started import DEFAULT_ADDRESSES
 
 
 def octal(text: str) -> int:
@@ -74,8 +74,8 @@ def _click_option(option: Option) -> click.Option:
     )
 
 
-def _serve(application: str, bind: tuple[str, ...], **given: Any) -> None:
-    plain.serve(application, bind, given)
+def _serve(application: str, bind: tuple[str, ...], **given: Any) -> int:
+    return plain.serve(application, bind, given)
 
 
 command = _Serve(
@@ -89,8 +89,8 @@ command = _Serve(
             metavar="ADDRESS",
             envvar=ENVIRONMENT_PREFIX + "BIND",
             help="Where to listen: fcgi://HOST:PORT, fcgi+unix:PATH, scgi://…, fcgi+fd:0; HOST:PORT"
-            " and PATH mean FastCGI. Repeat for more.  [a listening socket on descriptor 0,"
-            f" else {server.DEFAULT_ADDRESS}]",
+            " and PATH mean FastCGI. Repeat for more.  [the sockets of whoever started this: a web"
+            f" server, spawn-fcgi, systemd; else {DEFAULT_ADDRESSES['fcgi']}]",
         ),
         *(_click_option(option) for option in OPTIONS),
     ],

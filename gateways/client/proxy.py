@@ -29,45 +29,14 @@ from gateways.errors import (
     TransportTimeout,
 )
 from gateways.response import HOP_BY_HOP
+from gateways.variables import HEADERS_KEPT_BACK, OF_PATHS, OF_REQUESTS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 PIECE_SIZE = 65536
 
-# RFC 3875 §4.1, and what the web servers add to it.  Under CGI the environ also holds this
-# process's own environment, which is none of the backend's business.
-_VARIABLES = frozenset(
-    {
-        "AUTH_TYPE",
-        "CONTENT_TYPE",
-        "DOCUMENT_ROOT",
-        "DOCUMENT_URI",
-        "HTTPS",
-        "PATH_INFO",
-        "PATH_TRANSLATED",
-        "QUERY_STRING",
-        "REMOTE_ADDR",
-        "REMOTE_HOST",
-        "REMOTE_IDENT",
-        "REMOTE_PORT",
-        "REMOTE_USER",
-        "REQUEST_METHOD",
-        "REQUEST_SCHEME",
-        "REQUEST_URI",
-        "SCRIPT_FILENAME",
-        "SCRIPT_NAME",
-        "SERVER_ADDR",
-        "SERVER_NAME",
-        "SERVER_PORT",
-        "SERVER_PROTOCOL",
-        "SERVER_SOFTWARE",
-    }
-)
-
-# The first would set the backend's outgoing proxy (httpoxy), the next two stand without HTTP_,
-# and whoever is in front of us has already answered an Expect.
-_DROPPED = frozenset({"HTTP_PROXY", "HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE", "HTTP_EXPECT"})
+_VARIABLES = frozenset({*OF_REQUESTS, *OF_PATHS})
 
 _REASONS = {502: "Bad Gateway", 504: "Gateway Timeout"}
 
@@ -224,8 +193,7 @@ def _connection_headers(value: str) -> frozenset[str]:
 
 
 def _is_dropped(name: str, named: frozenset[str]) -> bool:
-    header = name[5:].lower().replace("_", "-")
-    return name in _DROPPED or name in named or header in HOP_BY_HOP
+    return name in HEADERS_KEPT_BACK or name in named
 
 
 def _request_uri(environ: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def changeable(path: str, sticky: bool = False) -> str:
             return here
         # Who owns what is taken from a folder such as /tmp is judged in the next round.
         is_sticky = sticky and left and found.st_mode & stat.S_ISVTX
-        if not is_link and not is_sticky and _written_by_others(found):
+        if not is_link and not is_sticky and _written_by_others(here, found):
             return here
         if is_link:
             links += 1
@@ -68,6 +68,36 @@ def changeable(path: str, sticky: bool = False) -> str:
         here = os.path.dirname(here) if name == ".." else os.path.join(here, name)
 
 
-def _written_by_others(found: os.stat_result) -> bool:
+def _written_by_others(path: str, found: os.stat_result) -> bool:
+    if found.st_mode & 0o002:
+        return True
+    if not found.st_mode & 0o020 or found.st_gid == 0:
+        return False
     # An access control list that lets somebody write shows in the group's bit.
-    return bool(found.st_mode & 0o002 or (found.st_mode & 0o020 and found.st_gid != 0))
+    return _has_access_list(path) or not _is_private(found.st_gid)
+
+
+def _is_private(group: int) -> bool:
+    """Whether a group is this user's alone, as where each user has one and the umask is 002.
+
+    It bears the user's name, is the user's own, and lists nobody else.
+    """
+    import grp
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        found = grp.getgrgid(group)
+    except KeyError:
+        return False
+    own = user.pw_gid == group and user.pw_name == found.gr_name
+    return own and not set(found.gr_mem) - {user.pw_name}
+
+
+def _has_access_list(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "system.posix_acl_access", follow_symlinks=False))
+    except AttributeError:  # not Linux, where nobody can say
+        return True
+    except OSError as error:
+        return error.errno not in (errno.ENODATA, errno.EOPNOTSUPP)

@@ -94,21 +94,16 @@ __all__ = [
     "ProtocolStatus",
     "ServerConnection",
     "ClientConnection",
-    "DEFAULT_ADDRESS",
     "serve",
 ]
-
-DEFAULT_ADDRESS = "fcgi://127.0.0.1:9000"
 
 
 def serve(application: WSGIApplication, *addresses: str, **options: Any) -> None:
     """Serve `application` over FastCGI until stopped: `gateways.serve` with FastCGI as the protocol.
 
-    A bare HOST:PORT, unix:/path or /path means FastCGI; the default address is
-    fcgi://127.0.0.1:9000.  `options` and errors are those of `gateways.serve`.
+    A bare HOST:PORT, unix:/path or /path means FastCGI.  Without an address this is
+    `gateways.run`.  `options` and errors are those of `gateways.serve`.
     """
     from gateways import server
 
-    server.serve(
-        application, *(addresses or (DEFAULT_ADDRESS,)), default_protocol="fcgi", **options
-    )
+    server.serve(application, *addresses, default_protocol="fcgi", **options)

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from gateways.pycgi.application import PythonScript
+from gateways.pycgi.settings import Settings, load
 
-__all__ = ["PythonScript"]
+__all__ = ["PythonScript", "Settings", "load"]

@@ -1,6 +1,6 @@
 """The helper processes that keep a script warm: how they are started, asked, replaced and ended.
 
-A request goes to a helper as four descriptors over its socket; program.py, which is what a helper
+A request goes to a helper as four descriptors over its socket; program/, which is what a helper
 runs, says what passes on them.  Before a helper has said that it begins, the request may go to
 another one, so that a helper that was killed, or that has outlived the script's files, costs
 nobody an answer; afterwards it may not, since a script must not run twice.
@@ -14,18 +14,21 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from contextlib import suppress
 
+from gateways.cgihost.process import Process
 from gateways.errors import ApplicationError
 from gateways.pycgi import program
+from gateways.pycgi.settings import Settings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PROGRAM = os.path.join(os.path.dirname(program.__file__), "__main__.py")
 
 PIECE = 65536
 """Bytes that are read at once of what a script writes."""
@@ -49,34 +52,31 @@ class Busy(Exception):
 
 
 class TooSlow(Exception):
-    """The script has used up its time."""
+    """The script has used up its time; the text says which limit that was."""
 
 
 class Helper:
     """One helper process."""
 
-    def __init__(self, command: list[str], environment: dict[bytes, bytes], folder: str) -> None:
+    def __init__(self, command: list[str], environment: dict[bytes, bytes], folder: bytes) -> None:
         """Start it.  Raises ApplicationError where the interpreter cannot be run."""
         ours, theirs = socket.socketpair()
-        command = [str(theirs.fileno()) if each == "%" else each for each in command]
+        words = [str(theirs.fileno()) if each == "%" else each for each in command]
+        nothing = os.open(os.devnull, os.O_RDWR)
+        streams = (nothing, nothing, 2 if _is_open(2) else nothing)
         try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=None if _is_open(2) else subprocess.DEVNULL,
-                env=environment,
-                cwd=folder,
-                pass_fds=[theirs.fileno()],
-                # So that it can be ended with what it has started, and ^C does not reach it.
-                start_new_session=True,
-            )
+            # In a group of its own, so that it can be ended with what it has started, and ^C does
+            # not reach it.
+            arguments = [os.fsencode(each) for each in words]
+            self.process = Process(arguments, environment, folder, *streams, (theirs.fileno(),))
         except OSError as error:
             ours.close()
             raise ApplicationError(f"{command[0]} could not be started: {error}") from error
         finally:
             theirs.close()
+            os.close(nothing)
         self.sock = ours
+        self._status: int | None = None
 
     def ask(self, descriptors: list[int], request: bytes) -> socket.socket:
         """Hand a request over; return its control socket.  HelperGone where the process is."""
@@ -100,19 +100,27 @@ class Helper:
 
         A script that it ran itself may have called os._exit.
         """
-        with suppress(subprocess.TimeoutExpired):
-            code = self.process.wait(END_SECONDS)
-            if code >= 0:
-                return program.EXITED, code
-            return program.SIGNALLED, -code
-        return program.SIGNALLED, 0
+        if not self.has_ended(END_SECONDS):
+            return program.SIGNALLED, 0
+        status = self._status or 0
+        return (program.EXITED, status) if status >= 0 else (program.SIGNALLED, -status)
+
+    def has_ended(self, seconds: float) -> bool:
+        """Return whether it has ended, after at most so long; it is reaped then.
+
+        What a helper that was killed has started is ended too: nobody else would do it.
+        """
+        if self._status is None and self.process.wait(seconds):
+            how = os.WEXITED | os.WNOWAIT | os.WNOHANG
+            found = os.waitid(os.P_PID, self.process.pid, how)
+            if found is not None and found.si_code != os.CLD_EXITED:
+                self.kill()
+            self._status = self.process.reap()
+        return self._status is not None
 
     def kill(self) -> None:
         """End it at once, with all that it has started."""
-        if self.process.returncode is not None:
-            return  # it is reaped, and its number may be another's
-        with suppress(OSError):  # it has gone already
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.signal(signal.SIGKILL)
 
 
 class Pool:
@@ -197,11 +205,9 @@ class Pool:
             self._idle, self._busy = [], set()
             deadline = time.monotonic() + END_SECONDS
             for helper in self._retired:
-                try:
-                    helper.process.wait(max(0.0, deadline - time.monotonic()))
-                except subprocess.TimeoutExpired:
+                if not helper.has_ended(max(0.0, deadline - time.monotonic())):
                     helper.kill()
-                    helper.process.wait()
+                    helper.has_ended(END_SECONDS)
             self._retired = []
 
     def processes(self) -> list[int]:
@@ -210,13 +216,13 @@ class Pool:
             return [helper.process.pid for helper in {*self._idle, *self._busy}]
 
     def _reap(self) -> None:
-        self._retired = [each for each in self._retired if each.process.poll() is None]
+        self._retired = [each for each in self._retired if not each.has_ended(0)]
 
 
 class Run:
     """One run of the script: its output as it comes, and how it ended.
 
-    `log` is given what it writes to stderr.  `deadline` is on the monotonic clock.
+    `log` is given what it writes to stderr.
     """
 
     def __init__(
@@ -225,16 +231,19 @@ class Run:
         stdin: int,
         request: bytes,
         log: Callable[[bytes], None],
-        time_limit: float,
+        settings: Settings,
         patience: float,
     ) -> None:
-        """Start it.  Raises Busy, and ApplicationError where no helper can be had."""
+        """Start it.  Raises Busy, TooSlow, and ApplicationError where no helper can be had."""
         self.kind = b""
         self.status = 0
         self._ended = False
         self._pool = pool
         self._log = log
-        self._deadline = time.monotonic() + time_limit if time_limit else None
+        self._settings = settings
+        self._deadline = time.monotonic() + settings.time_limit
+        self._ends = self._deadline
+        self._idle_since = time.monotonic()
         for _ in range(ATTEMPTS):
             self._helper = pool.take(patience)
             try:
@@ -278,6 +287,7 @@ class Run:
 
         Raises TooSlow when its time is over.
         """
+        self._idle_since = time.monotonic()
         while self._output >= 0:
             data = self._wait()
             if data:
@@ -291,40 +301,38 @@ class Run:
     def _await_end(self) -> None:
         """Wait for the end of a script whose output has ended.
 
-        One that has closed its output and works on for itself, in a process of its own, is left
-        to it: its answer is complete.
+        One that has closed its output and works on, in a process of its own, is left to its helper
+        for the rest of its time: its answer is complete.
         """
-        limit = self._deadline
-        if self._pool.shared:
-            soon = time.monotonic() + CLOSED_SECONDS
-            self._deadline = soon if limit is None else min(soon, limit)
-        try:
-            while not self.kind:
-                self._wait()
-        except TooSlow:
-            if self._deadline == limit:
-                raise
-            self.kind = program.EXITED
+        until = time.monotonic() + CLOSED_SECONDS if self._pool.shared else float("inf")
+        while not self.kind:
+            self._wait(until=until)
+            if time.monotonic() >= until:
+                self.kind = program.EXITED
 
     def _ready(self, patience: float | None) -> list[int]:
         return [descriptor for descriptor, _ in self._poller.poll(patience)]
 
     def skip(self, seconds: float) -> None:
         """Read to the end of the output and drop it, for at most so long."""
-        end = time.monotonic() + seconds
-        self._deadline = end if self._deadline is None else min(end, self._deadline)
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
         with suppress(TooSlow):
             while self.read():
-                if time.monotonic() >= end:
+                if time.monotonic() >= self._deadline:
                     return
 
-    def _wait(self, only: int = -1) -> bytes:
-        patience = None
-        if self._deadline is not None:
-            patience = max(0.0, self._deadline - time.monotonic()) * 1000
-        ready = self._ready(patience)
-        if not ready:
-            raise TooSlow
+    def _patience(self, until: float) -> float | None:
+        """Return the milliseconds to wait, until then at most; raise TooSlow when a limit has passed."""
+        now = time.monotonic()
+        if now >= self._deadline:
+            raise TooSlow(f"it ran for more than {self._settings.time_limit:g} s (time_limit)")
+        if now >= self._idle_since + self._settings.idle_limit:
+            raise TooSlow(f"it did nothing for {self._settings.idle_limit:g} s (idle_limit)")
+        until = min(until, self._deadline, self._idle_since + self._settings.idle_limit)
+        return None if until == float("inf") else max(0.0, until - now) * 1000 + 1
+
+    def _wait(self, only: int = -1, until: float = float("inf")) -> bytes:
+        ready = self._ready(self._patience(until))
         if self._errors in ready:
             self._read_errors()
         if self._control is not None and self._control.fileno() in ready:
@@ -381,8 +389,10 @@ class Run:
         over = bool(self.kind) and self._output < 0
         forks = self._pool.shared
         if over and control.fileno() >= 0:
+            left = self._ends - time.monotonic()
+            text = b"" if left == float("inf") else b"%d" % max(0, left * 1000)
             with suppress(OSError):  # the helper has gone
-                control.send(program.RELEASE)
+                control.send(program.RELEASE + text)
         self._close()
         if forks:
             return  # it ends the script, when it reads the end of the control socket
@@ -403,7 +413,7 @@ class Run:
 
 def interpreter_command(interpreter: str, mode: str, path: str, arguments: list[str]) -> list[str]:
     """Return a helper's command; `%` stands for its socket's descriptor."""
-    return [interpreter or sys.executable, program.__file__, mode, path, "%", *arguments]
+    return [interpreter or sys.executable, _PROGRAM, mode, path, "%", *arguments]
 
 
 def _is_open(descriptor: int) -> bool:

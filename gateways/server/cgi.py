@@ -7,6 +7,7 @@ has not loaded already.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -19,6 +20,7 @@ from gateways.response import plain_answer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from typing import Any
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 
@@ -34,18 +36,20 @@ def run(
     *,
     script_name: str | None = None,
     debug: bool = False,
+    remote_user: bool = True,
+    crash_log: str = "",
 ) -> int:
     """Answer the one CGI request that this process was started for; return the exit status.
 
-    `script_name` and `debug` are as for `gateways serve`.  Whatever the application prints goes to
-    stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
+    The options are as for `gateways serve`.  Whatever the application prints goes to stderr, which the web server logs: on stdout it would stand before the answer's head.  Faults
     of the application are answered with a 500 and a traceback on stderr; a visitor who has gone
     ends the request quietly.  The status is 1 where the answer could not be completed, else 0.
     """
     # A client's Proxy header would name the proxy of every HTTP library in this process.
     os.environ.pop("HTTP_PROXY", None)
     output = _private_stdout()
-    exchange = _Exchange(output, script_name, debug)
+    exchange = _Exchange(output, script_name, debug, remote_user, crash_log)
+    gc.freeze()
     try:
         with _Terminable(exchange):
             exchange.run(application)
@@ -54,18 +58,56 @@ def run(
         return 1  # the web server has closed our stdout, or ended us: its visitor is gone
     finally:
         os.close(output)
+        if _holds_files():
+            gc.unfreeze()
     return int(exchange.connection.aborted)
 
 
-def refuse(status: int, text: str) -> None:
-    """Answer the CGI request with a plain error, for when there is no application to run."""
-    output = _private_stdout()
-    exchange = _Exchange(output, None, False)
+def run_named(name: str, **options: Any) -> int:
+    """Load the application of that name and answer the request with it, or with a 500; see `run`.
+
+    What it prints while it is loaded goes to stderr: on stdout it would be no answer's head.
+    """
+    from gateways import loading  # here: a script has its application already
+
+    sys.stdout.flush()
+    kept = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    failure = ""
     try:
-        exchange.connection.receive_variables(list(os.environb.items()))
-        exchange.answer(status, text)
+        application = loading.load(name)
+    except errors.ConfigurationError as error:
+        application, failure = loading.unloadable(error), str(error)
     finally:
-        os.close(output)
+        sys.stdout.flush()
+        os.dup2(kept, STDOUT)
+        os.close(kept)
+    # The request is answered all the same: the answer says that it failed, not the exit status.
+    status = run(application, **options)
+    if failure:
+        print(f"gateways: {failure}", file=sys.stderr, flush=True)
+    return status
+
+
+def _holds_files() -> bool:
+    """Whether this process has opened something that is open still, or nobody can tell.
+
+    The collector would search everything that was loaded twice more as the interpreter ends, which
+    is a millisecond of each request; hence gc.freeze above.  But what an application opened as it
+    was imported may hang on that search: a file in a cycle of objects is flushed by it.
+    """
+    try:
+        return any(_was_opened(int(name)) for name in os.listdir("/proc/self/fd"))
+    except OSError:
+        return True
+
+
+def _was_opened(descriptor: int) -> bool:
+    """Whether it is of our opening: what came with the process is inheritable, what Python opens is not."""
+    try:
+        return descriptor > STDERR and not os.get_inheritable(descriptor)
+    except OSError:
+        return False  # the listing's own
 
 
 class _Terminable:
@@ -118,11 +160,22 @@ def _private_stdout() -> int:
 class _Exchange:
     """The request, the answer, and the codec between them and the two descriptors."""
 
-    def __init__(self, output: int, script_name: str | None, debug: bool) -> None:
+    def __init__(
+        self,
+        output: int,
+        script_name: str | None,
+        debug: bool,
+        remote_user: bool,
+        crash_log: str,
+    ) -> None:
         self.connection = cgi.ServerConnection()
         self.output = output
         self.script_name = script_name
         self.debug = debug
+        self.remote_user = remote_user
+        # The application may go to another folder.
+        self.crash_log = os.path.abspath(crash_log) if crash_log else ""
+        self.environ: dict[str, Any] = {}
         self.arrived: list[events.Event] = []
         self.head_only = os.environ.get("REQUEST_METHOD") == "HEAD"
         self.over = False  # the web server has all that it wants, or takes no more
@@ -134,7 +187,10 @@ class _Exchange:
             if isinstance(first, events.RequestAborted):
                 raise first.error or errors.RequestAborted("the request was aborted")
             assert isinstance(first, events.Request)
-            environ, _ = environs.build(first, base=self.base(), script_name=self.script_name)
+            environ, _ = environs.build(
+                first, self.base(), self.script_name, remote_user=self.remote_user
+            )
+            self.environ = environ
         except errors.RemoteProtocolError as error:
             self.log(f"refused: {error}")
             self.answer(error.status_hint, str(error))
@@ -226,8 +282,17 @@ class _Exchange:
             self.send(event)
 
     def report(self, error: Exception) -> str:
+        from gateways.tracebacks import application_traceback  # here: it costs milliseconds
+
         reference = os.urandom(4).hex()
-        self.log(f"error {reference}: {wsgi.application_traceback(error)}")
+        self.log(f"error {reference}: {application_traceback(error)}")
+        if self.crash_log:
+            from gateways.server import crashlog
+
+            try:
+                crashlog.record(self.crash_log, error, reference, self.environ)
+            except Exception as failure:
+                self.log(f"error {reference} is not in the crash log: {failure}")
         return reference
 
     def log(self, text: str) -> None:

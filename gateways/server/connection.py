@@ -256,9 +256,10 @@ class Connection(Sending):
 
     # What a job's thread calls.
 
-    def wait_for(self, request_id: int, body: Body) -> None:
+    def wait_for(self, request_id: int, body: Body, seconds: float = float("inf")) -> None:
         """Wait until something of that request's `body` has arrived, reading for everybody meanwhile.
 
+        With `seconds` at most so long.
         A body that comes more slowly than min_rate, averaged over the time that was spent waiting
         for it, is aborted.
         """
@@ -277,7 +278,10 @@ class Connection(Sending):
                 if body.is_too_slow(waited, options):
                     self._abort_slow(body)
                     return
-                self._wait_readable(wake, options.rate_window - body.waited - waited)
+                if waited >= seconds:
+                    return
+                left = options.rate_window - body.waited - waited
+                self._wait_readable(wake, min(left, seconds - waited))
         finally:
             body.waited += time.monotonic() - began
             body.wait_on(-1)

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
@@ -19,8 +20,10 @@ from gateways.server.worker import Application, Worker
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # Importing typing takes a megabyte.
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
+
+    from gateways.server.started import Start
 
 
 def serve(
@@ -28,28 +31,63 @@ def serve(
     texts: Sequence[str],
     default_protocol: str,
     given: dict[str, Any],
+    start: Start | None = None,
 ) -> None:
-    """Serve `application` at the addresses `texts`; `given` are the options by name."""
+    """Serve `application` at the addresses `texts`; `given` are the options by name.
+
+    `start` is what started this process where that did not say where to serve, which is then
+    explained in the log.
+    """
     try:
-        _serve(application, texts, default_protocol, Options(**given))
+        _serve(application, texts, default_protocol, Options(**given), start)
     except ConfigurationError as error:
         # What led to it is this package's own affair: the text says it all.
         raise error.with_traceback(None) from None
 
 
 def _serve(
-    application: Application | str, texts: Sequence[str], default_protocol: str, options: Options
+    application: Application | str,
+    texts: Sequence[str],
+    default_protocol: str,
+    options: Options,
+    start: Start | None,
 ) -> None:
     _fill_standard_descriptors()
     logs.configure(options.log_level)
+    if start is not None and start.remark:
+        log.warning("%s", start.remark)
     parsed = [addresses.parse(text, default_protocol=default_protocol) for text in texts]
     for address in parsed:
         check_protocol(address.protocol)
-    listeners = _open_all(parsed, options)
-    if options.workers == 1:
-        _serve_here(application, listeners, options)
+    serve_on(_open_all(parsed, options), application, options, explained=start is not None)
+
+
+def serve_on(
+    listeners: list[Listener],
+    application: Application | str,
+    options: Options,
+    on_ready: Callable[[], None] = lambda: None,
+    *,
+    explained: bool = False,
+) -> None:
+    """Serve `application` on `listeners`, which it closes in the end.
+
+    `on_ready` is called when connections are accepted for the first time.  With `explained` the
+    log says how to ask it.
+    """
+
+    def announce() -> None:
+        _announce(application, listeners, options, on_ready)
+        if explained:
+            _explain(listeners)
+
+    # A process cannot load an application anew: that takes a master, unless whoever has started
+    # this one on a listening socket is to do it.
+    reloads = options.touch_reload or options.reload_on_change
+    if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
+        _serve_here(application, listeners, options, announce)
     else:
-        _serve_in_workers(application, listeners, options)
+        _serve_in_workers(application, listeners, options, announce)
     log.info("stopped")
     left = [thread.name for thread in threading.enumerate() if not thread.daemon]
     if isinstance(application, str) and len(left) > 1:
@@ -90,10 +128,15 @@ def _close_all(listeners: list[Listener]) -> None:
 
 
 def _serve_here(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    announce: Callable[[], None],
 ) -> None:
+    since = time.time()
     try:
-        worker = Worker(_load(application), listeners, options)
+        loaded = _load_here(application, listeners, options)
+        worker = Worker(loaded, listeners, options, since=since)
     except ConfigurationError:
         _close_all(listeners)
         raise
@@ -102,24 +145,21 @@ def _serve_here(
     gc.collect()
     gc.freeze()
     try:
-        worker.run(lambda: _announce(application, listeners, options))
+        worker.run(announce)
     finally:
         if not frozen:
             gc.unfreeze()  # the program that called serve() goes on
 
 
 def _serve_in_workers(
-    application: Application | str, listeners: list[Listener], options: Options
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    announce: Callable[[], None],
 ) -> None:
     from gateways.server.master import Master  # one process alone does without the memory
 
-    master = Master(
-        lambda: _load(application),
-        listeners,
-        options,
-        _say,
-        lambda: _announce(application, listeners, options),
-    )
+    master = Master(lambda: _load(application), listeners, options, _say, announce)
     try:
         loaded = master.run()
     except ConfigurationError:
@@ -133,12 +173,35 @@ def _load(application: Application | str) -> Application:
     return loading.load(application) if isinstance(application, str) else application
 
 
+def _load_here(
+    application: Application | str, listeners: list[Listener], options: Options
+) -> Application:
+    """Load it; or, for a web server's process manager and with a crash log, one that tells why not.
+
+    Such a manager would only start this process again and again.  This way the visitor is shown a
+    reference, and whoever cannot read the web server's log finds the fault in their own.
+    """
+    try:
+        return _load(application)
+    except ConfigurationError as error:
+        if not (options.crash_log and all(each.managed for each in listeners)):
+            raise
+        _say(error)
+        return loading.unloadable(error)
+
+
 def _say(error: ConfigurationError) -> None:
     trace = getattr(error, "traceback_text", "")
     print(f"{trace}gateways: {error}", file=sys.stderr, flush=True)
 
 
-def _announce(application: Application | str, listeners: list[Listener], options: Options) -> None:
+def _announce(
+    application: Application | str,
+    listeners: list[Listener],
+    options: Options,
+    on_ready: Callable[[], None],
+) -> None:
+    on_ready()
     where = ", ".join(str(listener.address) for listener in listeners)
     log.info(
         "serving %s at %s (%d worker%s, %d thread%s)",
@@ -149,3 +212,19 @@ def _announce(application: Application | str, listeners: list[Listener], options
         options.threads,
         "s" * (options.threads > 1),
     )
+
+
+def _explain(listeners: list[Listener]) -> None:
+    """Say, to whom nothing but a command line has started this, what it does and how to ask it."""
+    from shlex import quote
+
+    where = [listener.address for listener in listeners if listener.address.family != "fd"]
+    asks = [
+        f"gateways get {quote(str(each))}{' /' if each.family == 'unix' else '/'}" for each in where
+    ]
+    if asks:
+        log.info(
+            "no web server or service manager handed over a request or a socket, so this listens by"
+            " itself until Ctrl-C or SIGTERM; ask it: %s",
+            "; ".join(asks),
+        )

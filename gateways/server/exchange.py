@@ -220,7 +220,7 @@ class Exchange:
         body = self.body
         stream: Any = body.start() if body is not COMPLETE else io.BytesIO()
         if stream is None:
-            stream = Input(lambda: self._more(body))
+            stream = Input(lambda: self._more(body), lambda seconds: self._arrives(body, seconds))
         if "CONTENT_LENGTH" not in environ and body.ended and body.received:
             environ["CONTENT_LENGTH"] = str(body.received)
         if self.filter_data is not None:
@@ -236,10 +236,36 @@ class Exchange:
                 return piece
             self.connection.wait_for(self.request.request_id, body)
 
+    def _arrives(self, body: Body, seconds: float) -> bool:
+        """Whether `_more` would return at once, after waiting for at most so long."""
+        if not body.wait_on(-1):
+            return True
+        self.connection.wait_for(self.request.request_id, body, seconds)
+        return not body.wait_on(-1)
+
     def _report(self, error: Exception) -> str:
+        from gateways.tracebacks import application_traceback
+
         reference = os.urandom(4).hex()
-        log.error("error %s in %s: %s", reference, self, wsgi.application_traceback(error))
+        trace = application_traceback(error)
+        log.error("error %s in %s: %s", reference, self, trace)
+        if self.connection.worker.options.error_stream != "log" and not self._over:
+            data = f"error {reference} in {self}: {trace}\n".encode("utf-8", "backslashreplace")
+            with suppress(errors.RequestAborted, errors.LocalProtocolError):  # it is gone, or cut
+                self.connection.send(events.ErrorOutput(self.request.request_id, data), False)
+        self._record(error, reference)
         return reference
+
+    def _record(self, error: Exception, reference: str) -> None:
+        path = self.connection.worker.crash_log
+        if not path:
+            return
+        from gateways.server import crashlog  # here: only a fault needs it
+
+        try:
+            crashlog.record(path, error, reference, self._environ or {})
+        except Exception as failure:
+            log.error("error %s is not in the crash log: %s", reference, failure)
 
     def _send(self, event: events.Event) -> None:
         kind = type(event)

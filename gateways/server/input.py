@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 class Input:
     """The stream that the application gets as `wsgi.input`."""
 
-    __slots__ = ("_at", "_more", "_piece")
+    __slots__ = ("_arrives", "_at", "_more", "_piece")
 
-    def __init__(self, more: Callable[[], bytes]) -> None:
+    def __init__(
+        self, more: Callable[[], bytes], arrives: Callable[[float], bool] = lambda seconds: True
+    ) -> None:
         self._more = more
+        self._arrives = arrives
         self._piece = b""
         self._at = 0
 
@@ -42,6 +45,22 @@ class Input:
             if size > 0:
                 size -= len(part)
         return b"".join(parts)
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether `read1` would return at once, after waiting for at most so long.
+
+        For an application that must not wait for a slow sender alone.
+        """
+        return self._at < len(self._piece) or self._arrives(seconds)
+
+    def read1(self, size: int) -> bytes:
+        """Return at most `size` bytes, as many as are there, `b""` at the end; wait where none is.
+
+        Raises RequestAborted as `read` does.
+        """
+        if not size or not self._fill():
+            return b""
+        return self._take(min(size, len(self._piece) - self._at))
 
     def readline(self, size: int | None = -1) -> bytes:
         """Return one line with its end, at most `size` bytes of it; `b""` at the end of the body."""

@@ -16,7 +16,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from gateways.addresses import Address
 from gateways.errors import ConfigurationError
@@ -29,9 +29,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+    _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 WEB_SERVER_USERS = ("www-data", "nginx", "apache", "http", "www")
 """The users that distributions run nginx and Apache as."""
+
+WEB_SERVER_ADDRS = "FCGI_WEB_SERVER_ADDRS"
+"""The variable in which a process manager names the web servers' addresses (FastCGI 1.0 §3.2)."""
 
 LOCK_SECONDS = 3.0
 """How long a start or a stop waits for others who are starting or stopping in the same folder."""
@@ -50,10 +54,14 @@ class Listener:
             port = sock.getsockname()[1]
             self.address = Address(address.protocol, "tcp", host=address.host, port=port)
         self.inherited = address.family == "fd"
+        self.managed = self.inherited and address.fd == 0
+        """Whether a process manager that knows FastCGI has started us, and stops us its own way."""
         self._socket = sock
         self._is_unix = sock.family == socket.AF_UNIX
         self._networks = _networks(options)
+        self._web_servers = web_servers()
         self._owner = os.getpid()
+        self._refuses = self._is_unix and (options.exclusive or not self.inherited)
         self._identity = _identity(address.path) if address.family == "unix" else None
         sock.setblocking(False)
         # What socket.accept itself calls.
@@ -79,14 +87,22 @@ class Listener:
     def _accepted_over_tcp(self, descriptor: int, name: Any) -> Accepted | None:
         host = str(name[0])
         sock = socket.socket(self._socket.family, socket.SOCK_STREAM, 0, descriptor)
-        if self._networks and not _is_allowed(host, self._networks):
-            log.warning("refused a connection from %s: it is in no --allow network", host)
+        if refused := self._why_refused(host):
+            log.warning("refused a connection from %s: %s", host, refused)
             sock.close()
             return None
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         local = sock.getsockname()
         family, peer = sock.family, (host, str(name[1]))
         return sock.detach(), family, peer, (str(local[0]), str(local[1]))
+
+    def _why_refused(self, host: str) -> str:
+        """Return why nobody at this address may connect, "" where they may."""
+        if self._networks and not _is_allowed(host, self._networks):
+            return "it is in no --allow network"
+        if self._web_servers and _address(host) not in self._web_servers:
+            return f"it is not in {WEB_SERVER_ADDRS}"
+        return ""
 
     def unlink(self) -> None:
         """Remove a unix socket's path, if it still is the one that this process made."""
@@ -100,6 +116,18 @@ class Listener:
             log.warning("cannot remove the socket %s: %s", self.address.path, error)
         self._identity = None
 
+    def refuse(self) -> None:
+        """Have the kernel refuse who connects from now on, where that harms nobody else.
+
+        Those who have connected before wait to be accepted, as they did.  So nobody is reset
+        between the last accept and the close.  Only the process that opened the socket may say so
+        for all who share it, and only of a unix socket: on Linux its shutdown does just this.
+        """
+        self.unlink()
+        if self._refuses and os.getpid() == self._owner:
+            with suppress(OSError):  # it is closed already, or this system cannot
+                self._socket.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
         """Stop listening."""
         self._socket.close()
@@ -108,6 +136,7 @@ class Listener:
 def open_listener(address: Address, options: Options) -> Listener:
     """Open a listening socket; ConfigurationError, with the remedy, when that cannot be."""
     _networks(options)  # a mistake there is told before a socket is opened
+    web_servers()
     openers = {"unix": _open_unix, "tcp": _open_tcp, "fd": _take_over}
     return Listener(address, openers[address.family](address, options), options)
 
@@ -123,6 +152,12 @@ def _take_over(address: Address, options: Options) -> socket.socket:
             f"descriptor {address.fd} is not a listening socket; spawn-fcgi, multiwatch, mod_fcgid or"
             " lighttpd hand one over, by hand give an address: -b /run/app.sock or -b 127.0.0.1:9000"
         )
+    if address.fd == 0:
+        # It is nobody's standard input: programs that the application starts would inherit it, and
+        # while it is open nobody is refused who connects although this server is stopping.
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
     return sock
 
 
@@ -141,7 +176,7 @@ def _open_tcp(address: Address, options: Options) -> socket.socket:
             f"cannot listen on {address}: the host name {address.host!r} is not known ({error.strerror})"
         ) from error
     family, kind, protocol, _, where = found[0]
-    if not options.allow and not ipaddress.ip_address(where[0]).is_loopback:
+    if not (options.allow or web_servers()) and not ipaddress.ip_address(where[0]).is_loopback:
         raise ConfigurationError(
             f"refusing to listen on {address}: whoever can connect can run the application as any user;"
             " listen on 127.0.0.1, or name the web server's network with --allow 10.0.0.0/8"
@@ -338,10 +373,31 @@ def _network(text: str) -> _Network:
         ) from error
 
 
-def _is_allowed(host: str, networks: Sequence[_Network]) -> bool:
+def web_servers() -> frozenset[_Address]:
+    """Return the addresses that may connect over TCP (FastCGI 1.0 §3.2), none where all may.
+
+    Raises ConfigurationError for a list that is malformed.
+    """
+    text = os.environ.get(WEB_SERVER_ADDRS, "")
+    try:
+        return frozenset(_address(each) for each in text.split(",")) if text else frozenset()
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{WEB_SERVER_ADDRS} in the environment is {text[:200]!r}: {error}; write the web servers'"
+            " addresses with commas between them and no spaces, as 192.0.2.1,2001:db8::1, or unset it"
+        ) from None
+
+
+def _address(text: str) -> _Address:
+    """Return an IP address without its zone; an IPv4 address that came over IPv6 as it was."""
     import ipaddress
 
-    address = ipaddress.ip_address(host.partition("%")[0])
+    address = ipaddress.ip_address(text.partition("%")[0] if ":" in text else text)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        address = address.ipv4_mapped
+        return address.ipv4_mapped
+    return address
+
+
+def _is_allowed(host: str, networks: Sequence[_Network]) -> bool:
+    address = _address(host)
     return address.is_loopback or any(address in network for network in networks)

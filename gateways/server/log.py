@@ -8,6 +8,8 @@ import os
 import sys
 from contextlib import suppress
 
+from gateways.masking import printable as printable  # of a line in this log
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -27,13 +29,6 @@ def configure(level: str) -> None:
         )
     )
     log.addHandler(handler)
-
-
-def printable(text: str) -> str:
-    """Return `text` without characters that could start a new line or move a terminal's cursor."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else f"\\x{ord(each):02x}" for each in text)
 
 
 def flush() -> None:

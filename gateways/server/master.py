@@ -20,7 +20,8 @@ from gateways.server.generation import Generation, Record
 from gateways.server.listeners import Listener
 from gateways.server.log import log
 from gateways.server.options import Options
-from gateways.server.template import CANNOT_LOAD, STOPPING, refuse_threads
+from gateways.server.stopping import Stops
+from gateways.server.template import CANNOT_LOAD, refuse_threads
 from gateways.server.worker import Application
 
 SHORT_LIFE = 2.0
@@ -89,6 +90,7 @@ class Master:
         self._worker_pause = Pause()
         self._template_pause = Pause()
         self._signals: list[int] = []
+        self._stops = Stops(listeners)
         self._signal_pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> bool:
@@ -100,9 +102,7 @@ class Master:
             "this program has threads",
             "call serve() before they are started, or with workers=1",
         )
-        handled = [*STOPPING, signal.SIGHUP, signal.SIGCHLD]
-        if any(listener.inherited for listener in self._listeners):
-            handled.append(signal.SIGUSR1)  # multiwatch stops its children with this one
+        handled = [*self._stops.numbers, signal.SIGHUP, signal.SIGCHLD]
         before = {number: signal.signal(number, self._note) for number in handled}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
         try:
@@ -145,6 +145,7 @@ class Master:
                 self._on_signal(number)
             self._bury()
             now = time.monotonic()
+            self._look_around(now)
             for generation in self._generations():
                 generation.kill_if_due(now)
                 self._watch(generation, now)
@@ -278,24 +279,40 @@ class Master:
             return
         if number == signal.SIGHUP:
             if not self._stopping:
-                self._reload()
+                self._reload(signal.Signals(number).name)
             return
-        at_once = self._stopping or number == signal.SIGQUIT
+        at_once = self._stops.means_at_once(number) or self._failed
+        if self._stopping and not at_once:
+            return  # repeated by a process manager
         if at_once:
             log.warning("stopping at once")
         else:
             name = signal.Signals(number).name
             log.info("%s: stopping once running requests are answered", name)
+        self._stop(at_once)
+
+    def _stop(self, at_once: bool = False) -> None:
         self._stopping = True
         for listener in self._listeners:
-            listener.unlink()
+            listener.refuse()
             listener.close()
         for generation in self._generations():
             self._retire(generation, at_once)
         self._next = self._current = None
 
-    def _reload(self) -> None:
-        log.info("SIGHUP: replacing the workers")
+    def _look_around(self, now: float) -> None:
+        """See whether the workers have been idle for long enough, or changed files were seen."""
+        current, idle_exit = self._current, self._options.idle_exit
+        if current is None or self._stopping:
+            return
+        if current.shares.take_stale():
+            self._reload("files have changed")
+        elif idle_exit and self._next is None and current.shares.all_idle_for(now) >= idle_exit:
+            log.info("no request for %g s: stopping", idle_exit)
+            self._stop()
+
+    def _reload(self, reason: str) -> None:
+        log.info("%s: replacing the workers", reason)
         if self._next is not None:
             # What it is loading may be out of date, or hang.
             self._retire(self._next)

@@ -80,10 +80,34 @@ OPTIONS: tuple[Option, ...] = (
         86400,
     ),
     Option(
+        "idle_exit",
+        "float",
+        0.0,
+        "Seconds without a request after which the server ends; 0 is never. For a server that is started again when it is needed.",
+        PROCESSES,
+        0,
+        31_536_000,
+    ),
+    Option(
+        "touch_reload",
+        "str",
+        (),
+        "File whose change (touch is enough) has the application loaded anew, as SIGHUP does; repeat for more. A single process that was started on a listening socket ends instead, so that whoever started it (mod_fcgid, lighttpd, multiwatch, systemd) starts it anew.",
+        APPLICATION,
+        multiple=True,
+    ),
+    Option(
+        "reload_on_change",
+        "bool",
+        False,
+        "Do the same when a file of a module changes that the application has imported, unless it is the standard library's or an installed package's.",
+        APPLICATION,
+    ),
+    Option(
         "script_name",
         "str",
         "",
-        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path. / is the root.",
+        "The path that the application is mounted at, such as /app, where the web server cannot say so; it is taken off the path. / is the root; . is the folder of the script, where the web server rewrites the URLs of that folder to the script (mod_rewrite).",
         APPLICATION,
     ),
     Option(
@@ -104,7 +128,7 @@ OPTIONS: tuple[Option, ...] = (
         "debug",
         "bool",
         False,
-        "Show the traceback of a failed request on its error page. Never where strangers can see it.",
+        "Show the traceback of a failed request on its error page, with source, variables and environ. Never where strangers can see it.",
         APPLICATION,
     ),
     Option(
@@ -115,6 +139,13 @@ OPTIONS: tuple[Option, ...] = (
         SOCKETS,
         0,
         0o777,
+    ),
+    Option(
+        "exclusive",
+        "bool",
+        False,
+        "Nobody else accepts on the listening unix socket that this server was started on, as under mod_fcgid and lighttpd: when it ends, whoever connects is refused at once and can go elsewhere. Not under systemd, which keeps the socket for the next start.",
+        SOCKETS,
     ),
     Option("socket_owner", "str", "", "User that is to own a unix socket.", SOCKETS),
     Option(
@@ -260,9 +291,16 @@ OPTIONS: tuple[Option, ...] = (
         "error_stream",
         "choice",
         "log",
-        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both.",
+        "Where wsgi.errors goes: this server's log, the web server's (FastCGI's FCGI_STDERR), or both. Tracebacks always go to this server's log, and with web-server and both to the web server's as well.",
         LOGS,
         choices=("log", "web-server", "both"),
+    ),
+    Option(
+        "crash_log",
+        "str",
+        "",
+        "File that gets an entry for each fault of the application: reference, request, traceback, environ with secrets masked. Made with mode 600, in a folder of your own outside the web server's document root; at most 1 MiB, and once more as PATH.1. With it, a single process that a web server has started on descriptor 0 answers 500 where its application cannot be loaded, instead of ending.",
+        LOGS,
     ),
     Option(
         "log_level",
@@ -288,11 +326,15 @@ class Options:
     threads: int
     lazy: bool
     graceful_timeout: float
+    idle_exit: float
+    touch_reload: tuple[str, ...]
+    reload_on_change: bool
     script_name: str
     stream_requests: bool
     remote_user: bool
     debug: bool
     socket_mode: int
+    exclusive: bool
     socket_owner: str
     socket_group: str
     backlog: int
@@ -311,6 +353,7 @@ class Options:
     spool_size: int
     spool_folder: str
     error_stream: str
+    crash_log: str
     log_level: str
 
     def __init__(self, **given: Any) -> None:
@@ -320,7 +363,7 @@ class Options:
         for option in OPTIONS:
             value = given.get(option.name, option.default)
             setattr(self, option.name, check(option, value))
-        if self.script_name and not self.script_name.startswith("/"):
+        if self.script_name not in ("", ".") and not self.script_name.startswith("/"):
             raise ConfigurationError(
                 f"option script_name: {self.script_name!r} does not begin with /; write /app"
             )

@@ -5,7 +5,10 @@ kernel hands new ones to whoever happens to wait first.  So one worker may end u
 Here each writes its number into memory that all share, and one that holds more than its share
 leaves the next connection to the others.
 
-The memory is an anonymous mapping made before the fork.  It is two columns of eight-byte cells,
+Beside that number stand the time of a worker's last sign of life, since when it has had nothing to
+do, and whether it has seen that the application's files have changed: those are for the master.
+
+The memory is an anonymous mapping made before the fork.  It is four columns of eight-byte cells,
 and each cell has one writer: the worker itself while it lives, and after its death whoever has
 reaped it.  An aligned eight-byte store is one instruction on every 64-bit processor, so a reader
 sees the old number or the new one and never half of each; hence no locks.  (A 32-bit processor may
@@ -23,6 +26,9 @@ import os
 NOBODY = -1
 """In the column of connections: no worker accepts there."""
 
+BUSY = float("inf")
+"""In the column of idleness: the worker has something to do, or is not there."""
+
 CELL = 8
 
 DEAF_SECONDS = 1.0
@@ -34,10 +40,13 @@ class Shares:
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
-        self._memory = mmap.mmap(-1, 2 * workers * CELL)
+        column = workers * CELL
+        self._memory = mmap.mmap(-1, 4 * column)
         cells = memoryview(self._memory)
-        self.connections = cells[: workers * CELL].cast("q")
-        self.beats = cells[workers * CELL :].cast("d")
+        self.connections = cells[:column].cast("q")
+        self.beats = cells[column : 2 * column].cast("d")
+        self.idle_since = cells[2 * column : 3 * column].cast("d")
+        self.stale = cells[3 * column :].cast("q")
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for index in range(workers):
             self.clear(index)
@@ -50,18 +59,32 @@ class Shares:
         """Worker `index` is dead.  For who has reaped it."""
         self.connections[index] = NOBODY
         self.beats[index] = 0.0
+        self.idle_since[index] = BUSY
+        self.stale[index] = 0
 
     def silence(self, index: int, now: float) -> float:
         """Return for how many seconds worker `index` has given no sign of life; 0 when none is there."""
         beat = self.beats[index]
         return now - beat if 0 < beat < now else 0.0
 
+    def all_idle_for(self, now: float) -> float:
+        """Return for how many seconds no worker has had anything to do; 0 when one has."""
+        latest = max(self.idle_since)
+        return now - latest if latest < now else 0.0
+
+    def take_stale(self) -> bool:
+        """Return whether a worker has seen changed files since the last call."""
+        found = any(self.stale)
+        for index in range(self._workers):
+            self.stale[index] = 0
+        return found
+
     def close(self) -> None:
         """Give the memory back; for the process that made it, when its workers are gone."""
         os.close(self.descriptor)
-        self.connections.release()
-        self.beats.release()
-        # The two views were cast from slices, which the collector of references has let go of.
+        for column in (self.connections, self.beats, self.idle_since, self.stale):
+            column.release()
+        # The views were cast from slices, which the collector of references has let go of.
         self._memory.close()
 
 
@@ -77,6 +100,8 @@ class Share:
         self._index = index
         self._connections = shares.connections
         self._beats = shares.beats
+        self._idle_since = shares.idle_since
+        self._stale = shares.stale
         self._deaf_until = 0.0
         self._joined = False
         self._left_lying_at = float("-inf")
@@ -106,6 +131,14 @@ class Share:
     def beat(self, now: float) -> None:
         """Show the watchdog that this worker's loop has come round."""
         self._beats[self._index] = now
+
+    def be_idle(self, since: float) -> None:
+        """Tell since when this worker has had nothing to do; BUSY when it has."""
+        self._idle_since[self._index] = since
+
+    def be_stale(self) -> None:
+        """Tell that the application's files have changed."""
+        self._stale[self._index] = 1
 
     def over_share(self, now: float) -> bool:
         """Return whether another worker ought to take the next connection.

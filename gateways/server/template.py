@@ -135,6 +135,7 @@ class Template:
         self._stopping = False
         self._poller = select.poll()
         self._signal_pipe = (-1, -1)
+        self._since = 0.0
         self._handlers: dict[int, signal._HANDLER] = {}
 
     def run(self) -> int:
@@ -143,6 +144,7 @@ class Template:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         let_stops_end_it()  # while it loads the application there is nothing to finish
         _end_with_other_end(self._channel.fileno(), True)
+        self._since = time.time()
         if not self._options.lazy:
             self._load_once()
         self._take_signals()
@@ -286,6 +288,7 @@ class Template:
             sock.close()
         if self._options.lazy:
             _end_with_other_end(parent.fileno(), True)
+            self._since = time.time()
         try:
             application = self._load()
         except ConfigurationError as error:
@@ -304,6 +307,7 @@ class Template:
             self._options,
             parent_pipe=self._life,
             share=self._shares.share(slot),
+            since=self._since,
         )
         worker.run(tell_ready)
         return 0

@@ -29,8 +29,10 @@ from gateways.server.log import leave, log
 from gateways.server.options import Options
 from gateways.server.protocols import codec_factory
 from gateways.server.seats import Seat, Seats
-from gateways.server.shares import Share
+from gateways.server.shares import BUSY, Share
 from gateways.server.spool import Spool
+from gateways.server.stopping import Stops, graceful_seconds
+from gateways.server.watching import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +48,9 @@ DRAIN_TICK_SECONDS = 0.1
 
 JOIN_SECONDS = 0.5
 """How long the end waits for threads that are told to end."""
+
+SHORTEST_TICK_SECONDS = 0.02
+"""How often at the most it is looked whether the worker has been idle for long enough to end."""
 
 YIELD_SECONDS = 0.01
 """How long a worker that has more than its share leaves a new connection to the others."""
@@ -66,7 +71,8 @@ class Worker:
     """Serves `application` on `listeners` until told to stop.
 
     `parent_pipe` ends when the master does, -1 where there is none.  `share` is this worker's
-    part in what the workers of a generation tell one another.
+    part in what the workers of a generation tell one another.  `since` is when the loading of the
+    application began (time.time()).
     """
 
     def __init__(
@@ -77,11 +83,14 @@ class Worker:
         *,
         parent_pipe: int = -1,
         share: Share | None = None,
+        since: float = float("inf"),
     ) -> None:
         self.application = application
         self.options = options
         # "/" mounts the application at the root; without the option the variables decide.
         self.script_name = options.script_name.rstrip("/") if options.script_name else None
+        # The application may go to another folder.
+        self.crash_log = os.path.abspath(options.crash_log) if options.crash_log else ""
         self.environ_base = _environ_base(options, listeners)
         self.spool = Spool(options.spool_size, options.spool_folder)
         self.tails = Tails(options, self.spool)
@@ -94,10 +103,9 @@ class Worker:
         self._codecs = {
             listener: codec_factory(listener.address.protocol, options) for listener in listeners
         }
-        self._graceful = min(
-            options.graceful_timeout,
-            7.0 if any(listener.inherited for listener in listeners) else float("inf"),
-        )
+        self._graceful = graceful_seconds(options, listeners)
+        self._stops = Stops(listeners)
+        self._noted = Stops(listeners)
         self._parent_pipe = parent_pipe
         self._share = share
         self._connections: dict[int, Connection] = {}
@@ -114,7 +122,6 @@ class Worker:
         self._ended = False
         self._end_lock = threading.Lock()
         self._signals: list[int] = []
-        self._told = 0
         self._alone = options.threads == 1
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
@@ -125,6 +132,15 @@ class Worker:
         self._buffers: deque[bytearray] = deque()
         self._wakes: deque[int] = deque()
         self._drain_until = 0.0
+        self._ends_by_itself = False
+        self._tick_seconds = TICK_SECONDS
+        if options.idle_exit:
+            self._tick_seconds = min(max(options.idle_exit, SHORTEST_TICK_SECONDS), TICK_SECONDS)
+        self._idle_since = BUSY
+        self._last_use = 0
+        self._watch: Watch | None = None
+        if options.touch_reload or options.reload_on_change:
+            self._watch = Watch(options.touch_reload, options.reload_on_change, since)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
         if share is not None:
@@ -488,7 +504,7 @@ class Worker:
         return min(tick, self._accept_again_at) if yielded else tick
 
     def _next_tick(self) -> float:
-        return self.now + (DRAIN_TICK_SECONDS if self.draining else TICK_SECONDS)
+        return self.now + (DRAIN_TICK_SECONDS if self.draining else self._tick_seconds)
 
     def _tick_when_due(self) -> None:
         now = time.monotonic()
@@ -515,6 +531,46 @@ class Worker:
         if not self._accepting and not full:
             self._accept_connections(True)
         self._log_busy(now)
+        if self.options.idle_exit:
+            self._look_for_idleness(now)
+        if self._watch is not None and not self.draining:
+            self._look_for_changes(self._watch)
+
+    def _look_for_idleness(self, now: float) -> None:
+        """End, or tell the master, when nothing has been asked for idle_exit seconds."""
+        use = self.next_use()
+        unused = use == self._last_use + 1  # nobody but this method has counted
+        self._last_use = use
+        if not unused or self._is_busy():
+            self._idle_since = BUSY
+        elif self._idle_since == BUSY:
+            self._idle_since = now
+        if self._share is not None:
+            self._share.be_idle(self._idle_since)
+        elif now - self._idle_since >= self.options.idle_exit:
+            self._end(f"no request for {self.options.idle_exit:g} s")
+
+    def _is_busy(self) -> bool:
+        if self._ready or any(seat.connection is not None for seat in self._seats):
+            return True
+        return not all(each.may_go(True) for each in list(self._connections.values()))
+
+    def _look_for_changes(self, watch: Watch) -> None:
+        """End, or tell the master, when the application's files have changed."""
+        changed = watch.changed()
+        if not changed:
+            return
+        if self._share is not None:
+            log.info("%s has changed", changed)
+            self._share.be_stale()
+        else:
+            self._end(f"{changed} has changed")
+
+    def _end(self, reason: str) -> None:
+        """Stop of the worker's own accord: nobody is about to kill it."""
+        log.info("%s: ending once running requests are answered", reason)
+        self._ends_by_itself = True
+        self._drain(self.options.graceful_timeout)
 
     def _log_busy(self, now: float) -> None:
         """Say, now and then, when no thread has become free since the last tick."""
@@ -538,11 +594,9 @@ class Worker:
     def _take_signals(self) -> Callable[[], None]:
         if threading.current_thread() is not threading.main_thread():
             return lambda: None
-        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+        numbers = list(self._stops.numbers)
         if self.options.threads == 1:
             numbers.append(signal.SIGALRM)  # see _note_signal
-        if any(listener.inherited for listener in self._listeners.values()):
-            numbers.append(signal.SIGUSR1)  # multiwatch stops its children with this one
         before = {number: signal.signal(number, self._note_signal) for number in numbers}
         old_descriptor = signal.set_wakeup_fd(self._signal_pipe[1], warn_on_full_buffer=False)
 
@@ -559,16 +613,19 @@ class Worker:
         if self.options.threads > 1 or self._stopped:
             return
         # This thread may be inside an application that never comes back.
-        self._told += 1
-        if number == signal.SIGALRM or number == signal.SIGQUIT or self._told_twice():
+        if number == signal.SIGALRM or self._means_at_once(self._noted, number):
             log.warning("stopping at once")
             for listener in self._listeners.values():
                 listener.unlink()
             leave(0)
-        signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
+        if not signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
 
-    def _told_twice(self) -> bool:
-        return self._told > 1 and self._parent_pipe < 0
+    def _means_at_once(self, stops: Stops, number: int) -> bool:
+        # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so to a
+        # worker only SIGQUIT, which its master sends when told twice, means "at once".
+        at_once = stops.means_at_once(number)
+        return number == signal.SIGQUIT or (at_once and self._parent_pipe < 0)
 
     def _on_control(self, descriptor: int) -> None:
         if descriptor == self._signal_pipe[0]:
@@ -578,21 +635,25 @@ class Worker:
             self._stopped = True
 
     def _on_signal(self, number: int) -> None:
-        if self.draining or number == signal.SIGQUIT:
-            # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so
-            # to a worker only SIGQUIT, which its master sends when told twice, means "at once".
-            if number == signal.SIGQUIT or self._parent_pipe < 0:
-                log.warning("stopping at once")
-                self._stopped = True
+        if self._means_at_once(self._stops, number):
+            log.warning("stopping at once")
+            self._stopped = True
+        elif self._ends_by_itself:
+            # It is told for the first time, and has less time now.
+            self._ends_by_itself = False
+            self._drain_until = min(self._drain_until, time.monotonic() + self._graceful)
+        if self.draining or self._stopped:
             return
         log.info("%s: stopping once running requests are answered", signal.Signals(number).name)
         self._drain()
 
-    def _drain(self) -> None:
-        self._drain_until = time.monotonic() + self._graceful
+    def _drain(self, graceful: float | None = None) -> None:
+        patience = self._graceful if graceful is None else graceful
+        self._drain_until = time.monotonic() + patience
         self._accept_connections(False)
-        for listener in self._listeners.values():
-            listener.unlink()
+        if self._parent_pipe < 0:  # otherwise the others go on
+            for listener in self._listeners.values():
+                listener.refuse()
         self.draining = True
         if self._share is not None:
             self._share.leave()

@@ -147,6 +147,16 @@ def test_a_circle_of_local_redirects_ends(tmp_path: Path) -> None:
     assert "local redirects" in answer.log
 
 
+def test_without_local_redirects_the_visitor_is_sent_there(tmp_path: Path) -> None:
+    # So that the web server's rules for that path are looked at.
+    write(tmp_path, "script", f"{SHELL}printf 'Location: /env?x\\n\\n'\n")
+    write(tmp_path, "env", PRINT_ENVIRONMENT)
+    answer = call(CGIApplication(tmp_path, local_redirects=0), "/script")
+    assert (answer.status, answer.header("Location")) == ("302 Found", "/env?x")
+    app = CGIApplication(tmp_path, local_redirects=1)
+    assert call(app, "/script").variables["QUERY_STRING"] == "x"
+
+
 def test_an_nph_script_answers_in_http(tmp_path: Path) -> None:
     text = "HTTP/1.0 203 Mine\\r\\nConnection: close\\r\\nX-A: b\\r\\n\\r\\nStatus: body\\n"
     answer = call(printing(tmp_path, text, "nph-script"), "/nph-script")

@@ -188,12 +188,17 @@ def test_at_the_limit_the_answer_is_503(tmp_path: Path) -> None:
     eventually(lambda: app._places.acquire(blocking=False), "a place is free")
 
 
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
 def test_many_answers_leave_nothing_behind(tmp_path: Path) -> None:
     # CVE-2022-41556 was a leak of places, one for each peer that had half gone.
     write(tmp_path, "quick", f"{SHELL}{HEAD}echo x\n")
     write(tmp_path, "slow", f"{SHELL}{HEAD}echo x\nexec sleep 1000\n")
     app = CGIApplication(tmp_path, max_running=1)
-    before = len(os.listdir("/proc/self/fd"))
+    call(app, "/quick")  # its lifeline is kept for the next
+    before = descriptors()
     for number in range(60):
         if number % 2:
             assert call(app, "/quick").body == b"x\n"
@@ -203,7 +208,7 @@ def test_many_answers_leave_nothing_behind(tmp_path: Path) -> None:
                 next(answer.result)
             answer.result.close()
         eventually(lambda: not process._running, "the script is gone")
-    eventually(lambda: len(os.listdir("/proc/self/fd")) == before, "all descriptors are closed")
+    eventually(lambda: descriptors() == before, "all descriptors are closed")
     eventually(
         lambda: not [t for t in threading.enumerate() if t.name.startswith("cgi ")],
         "all threads have ended",
@@ -257,7 +262,7 @@ def test_error_output_is_bounded(tmp_path: Path) -> None:
     answer = call(CGIApplication(tmp_path), "/script")
     assert answer.body == b"ok\n"
     assert len(answer.log) < 2 * complaints.MAX_BYTES
-    assert "the rest is dropped" in answer.log
+    assert "the rest of its error output is dropped" in answer.log
 
 
 def test_many_complaints_do_not_block_the_answer(tmp_path: Path) -> None:
@@ -284,6 +289,37 @@ def test_a_server_that_leaves_ends_its_scripts(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", _LEAVE, str(tmp_path)], check=True, timeout=30)
     pid = written_pid(tmp_path / "pid")
     eventually(lambda: not is_running(pid), "the script is ended")
+
+
+_KILLED = """
+import os, signal, sys
+from gateways.cgihost import CGIApplication
+from tests.cgihost.calling import begin
+answer = begin(CGIApplication(sys.argv[1]), "/script")
+next(answer.result)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone has F_SETSIG")
+def test_a_server_that_is_killed_leaves_no_script(tmp_path: Path) -> None:
+    # Deaf to all that can be ignored, and with a process of its own.
+    deaf = f"{SHELL}trap '' HUP TERM IO PIPE\nsleep 1000 &\necho $! >child\necho $$ >pid\n"
+    write(tmp_path, "script", f"{deaf}{HEAD}echo x\nsleep 1000\nsleep 1000\n")
+    subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False, timeout=30)
+    for name in ("pid", "child"):
+        pid = written_pid(tmp_path / name)
+        eventually(lambda pid=pid: not is_running(pid), "it is ended")  # type: ignore[misc]  # mypy does not see that it is called without arguments
+
+
+def test_what_an_ended_script_has_left_running_outlives_the_server(tmp_path: Path) -> None:
+    text = f"{SHELL}sleep 1000 >&- 2>&- &\necho $! >child\n{HEAD}echo x\n"
+    write(tmp_path, "script", text)
+    program = _KILLED.replace("next(answer.result)", "''.join(map(str, answer.result))")
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False, timeout=30)
+    child = written_pid(tmp_path / "child")
+    assert is_running(child)
+    os.kill(child, signal.SIGKILL)
 
 
 def test_a_start_response_that_raises_costs_no_place(tmp_path: Path) -> None:

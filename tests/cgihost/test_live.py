@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,45 @@ def test_a_body_whose_end_the_protocol_marks(
             peer.send(events.RequestBody(1, b"x" * 50_000))
         peer.send(events.EndOfRequest(1))
         assert peer.answer() == b"250000\n250000\n"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_slow_body_does_not_hold_up_the_scripts_limits(
+    scripts: Path, socket_path: Path, threads: int
+) -> None:
+    write(scripts, "sink", f"{SHELL}cat >/dev/null\n{HEAD}")
+    app = CGIApplication(scripts, time_limit=0.5)
+    options: dict[str, Any] = {"threads": threads, "stream_requests": True, "error_stream": "both"}
+    with live.running(app, socket_path, **options) as server, server.peer() as peer:
+        head = live.request("/sink", method="POST", length=100)
+        peer.send(head, events.RequestBody(1, b"the beginning"))
+        peer.read_until(lambda: peer.ended(1))
+        (answer,) = (each for each in peer.seen if isinstance(each, events.Response))
+        assert answer.status.startswith("504")
+        said = b"".join(each.data for each in peer.seen if isinstance(each, events.ErrorOutput))
+        assert b"time_limit" in said
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_answer_comes_while_the_body_is_awaited(
+    scripts: Path, socket_path: Path, threads: int
+) -> None:
+    os.mkfifo(scripts / "go")
+    write(scripts, "both", f"{SHELL}{HEAD}echo one\ncat go\nexec cat\n")
+    app = CGIApplication(scripts)
+    options: dict[str, Any] = {"threads": threads, "stream_requests": True}
+    with live.running(app, socket_path, **options) as server, server.peer() as peer:
+
+        def body() -> bytes:
+            data = [each.data for each in peer.seen if isinstance(each, events.ResponseBody)]
+            return b"".join(data)
+
+        peer.send(live.request("/both", method="POST", length=10), events.RequestBody(1, b"12345"))
+        peer.read_until(lambda: body() == b"one\n")
+        (scripts / "go").write_text("two\n")
+        peer.read_until(lambda: body() == b"one\ntwo\n12345")
+        peer.send(events.RequestBody(1, b"67890"), events.EndOfRequest(1))
+        assert peer.answer() == b"one\ntwo\n1234567890"
 
 
 def test_error_output_reaches_the_web_servers_log(scripts: Path, socket_path: Path) -> None:

@@ -7,6 +7,7 @@ import pwd
 import re
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -414,6 +415,27 @@ def test_a_link_to_an_interpreter_is_as_good_as_its_folder(folder: Path) -> None
     assert files.changeable(f"{folder}/link/{up}/bin/sh") == str(folder.parent)
     assert files.changeable(str(folder), sticky=True) == ""
     assert files.changeable(str(folder.parent), sticky=True) == str(folder.parent)
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="it becomes another user")
+def test_a_group_that_is_a_users_own_counts_as_the_user(folder: Path) -> None:
+    user = pwd.getpwnam("www-data")  # whose group has the same name and no members
+    for name in ("own", "shared", "listed"):
+        path = folder / name
+        path.mkdir()
+        path.chmod(0o775)  # as a umask of 002 makes them
+        os.chown(path, user.pw_uid, 12345 if name == "shared" else user.pw_gid)
+    # Somebody else may write, whom the group's bits of the mode stand for.
+    entries = ((1, 7, -1), (2, 7, 999), (4, 7, -1), (16, 7, -1), (32, 5, -1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *each) for each in entries)
+    os.setxattr(folder / "listed", "system.posix_acl_access", acl)
+    os.seteuid(user.pw_uid)
+    try:
+        assert files.changeable(str(folder / "own"), sticky=True) == ""
+        for name in ("shared", "listed"):
+            assert files.changeable(str(folder / name), sticky=True) == str(folder / name)
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="others look with their own rights")

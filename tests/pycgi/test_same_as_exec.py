@@ -169,7 +169,7 @@ def test_the_page_of_cgitb_is_the_answer(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_an_indexed_query_becomes_arguments(tmp_path: Path, mode: str) -> None:
     source = HEAD + "import sys\nprint(sys.argv[1:])"
-    with script(tmp_path, source, mode) as app:
+    with script(tmp_path, source, mode, indexed_query=True) as app:
         assert ask(app, query="one+t%77o+c-").body == b"['one', 'two', 'c-']\n"
         assert ask(app, query="a=1+b").body == b"[]\n"
         assert ask(app, query="").body == b"[]\n"

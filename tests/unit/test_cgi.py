@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ from gateways.events import (
 )
 from gateways.testing import Pieces
 from tests.corpus import CHUNKERS, Chunker, capture, merged, replay, split_cgi, whole
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -311,6 +314,33 @@ def test_importing_the_codec_loads_nothing_that_a_bare_interpreter_has_not() -> 
 def _modules(code: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     return set(done.stdout.split())
+
+
+CYCLE = """
+class Journal:
+    file = open(__file__ + ".journal", "w")
+
+def application(environ, start_response):
+    Journal.file.write("answered")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"done"]
+
+from gateways import cgi
+cgi.run(application)
+"""
+
+
+def test_what_an_application_wrote_and_never_closed_is_on_the_disk_afterwards(
+    tmp_path: Path,
+) -> None:
+    """A class is a cycle of objects, so that only the collector closes the file at the end."""
+    script = tmp_path / "script.py"
+    script.write_text(CYCLE)
+    environment = {"PYTHONPATH": str(ROOT), "REQUEST_METHOD": "GET"}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
+    assert done.stdout.endswith(b"done")
+    assert script.with_name("script.py.journal").read_text() == "answered"
 
 
 def test_run_answers_through_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

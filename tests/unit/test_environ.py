@@ -259,6 +259,35 @@ class TestScriptNameAndPathInfo:
         }
         assert paths_of(script_name="/app", **sent) == ("", "/secret")
 
+    @pytest.mark.parametrize(
+        ("sent", "seen"),
+        [
+            # (SCRIPT_NAME, PATH_INFO, REDIRECT_URL, REQUEST_URI): "" is not sent
+            (("/dispatch.fcgi", "", "/a b/c", "/a%20b/c?x"), ("", "/a b/c")),
+            (("/dispatch.fcgi", "", "/", "/"), ("", "/")),
+            (("/dispatch.fcgi", "/x", "/x", "/x"), ("", "/x")),
+            (("/sub/dispatch.fcgi", "", "/sub/x", "/sub/x"), ("/sub", "/x")),
+            (("/sub/dispatch.fcgi", "", "/sub/", "/sub/"), ("/sub", "/")),
+            # Without REDIRECT_URL the target is taken, unless it may mean another path.
+            (("/sub/dispatch.fcgi", "", "", "/sub/%C3%A9?q=/../"), ("/sub", "/é")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/a/%2E%2E/admin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub//admin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/.."), ("/sub/dispatch.fcgi", "")),
+            # A target that is not below the folder, and a script that the visitor asked for.
+            (("/sub/dispatch.fcgi", "", "/other/x", "/other/x"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "/subway/x", "/subway/x"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/app.cgi", "/x", "", "/sub/app.cgi/x"), ("/sub/app.cgi", "/x")),
+            (("/sub/app.cgi", "", "", "/sub/app.cgi"), ("/sub/app.cgi", "")),
+            (("", "/x", "", "/x"), ("", "/x")),
+        ],
+    )
+    def test_the_folder_of_a_script_that_URLs_are_rewritten_to(
+        self, sent: tuple[str, str, str, str], seen: Seen
+    ) -> None:
+        names = ("SCRIPT_NAME", "PATH_INFO", "REDIRECT_URL", "REQUEST_URI")
+        given = {name: value for name, value in zip(names, sent, strict=True) if value}
+        assert paths_of(script_name=".", **given) == seen
+
     def test_script_name_is_text_and_the_path_is_bytes(self) -> None:
         assert paths_of(script_name="/é", PATH_INFO="/é/x") == ("/é", "/x")
 

@@ -27,7 +27,8 @@ from gateways.events import (
 )
 from gateways.response import write_head
 from gateways.testing import expanded
-from gateways.wsgi import FILE_PIECE, FileWrapper, application_traceback, run
+from gateways.tracebacks import application_traceback
+from gateways.wsgi import FILE_PIECE, FileWrapper, run
 
 TEXT = [("Content-Type", "text/plain")]
 ERROR_PAGE = b"500 Internal Server Error\n\nThe application failed. Reference: ref-1\n"

@@ -1,0 +1,1 @@
+"""Warm CGI: real stubs, real daemons."""
