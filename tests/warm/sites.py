@@ -15,9 +15,9 @@ from gateways.warm.writing import write_stub
 
 ROOT = Path(__file__).parents[2]
 
-CHECKED = ("-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
-           "-fno-sanitize-recover=all")  # fmt: skip
-"""The compiler's flags in the tests: whatever C leaves undefined ends the stub."""
+STRICT = ("-O1", "-Wall", "-Wextra", "-Werror")
+SANITIZED = (*STRICT, "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+"""The compiler's flags in the tests; with the second, whatever C leaves undefined ends the stub."""
 
 APPLICATION = """
 import os, time
@@ -116,7 +116,7 @@ class Site:
             python=python,
             runtime_dir=str(self.private),
             keep=keep,
-            flags=CHECKED,
+            flags=SANITIZED if "sanitized" in self.kind else STRICT,
         )
         assert kind.startswith("a Python" if python else "a C"), kind
 

@@ -20,7 +20,12 @@ from gateways.warm.writing import write_stub
 from tests.cgihost.calling import eventually
 from tests.warm.sites import APPLICATION, Answer, Site, finish, site
 
-KINDS = ("c", "python", "by hand")
+KINDS = (
+    "c",
+    "python",
+    "by hand",
+    pytest.param("c, sanitized", marks=pytest.mark.load),  # it takes its time to compile
+)
 
 NOBODY = 65534
 
