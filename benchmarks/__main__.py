@@ -6,6 +6,7 @@ import argparse
 
 from benchmarks import (
     bodies,
+    cgi,
     compare,
     environment,
     idle,
@@ -21,6 +22,7 @@ from benchmarks import (
 COMMANDS = {
     "full": suite,
     "quick": quick,
+    "cgi": cgi,
     "compare": compare,
     "instructions": instructions,
     "memory": memory,

@@ -30,8 +30,7 @@ if str(ROOT) not in sys.path:  # when it is started as a file
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import environment, results  # noqa: E402 - after the line above
-from benchmarks.machine import machine  # noqa: E402 - after the path is set, so that it runs as a program
-from benchmarks.machine import commit  # noqa: E402 - after the path is set, so that it runs as a program
+from benchmarks.machine import commit, machine  # noqa: E402 - after the path is set
 
 PAGE = ROOT / "docs" / "bounds.md"
 HEAD = """# Bounds, measured

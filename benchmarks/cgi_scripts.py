@@ -1,6 +1,6 @@
 """CGI scripts behind FastCGI: what cgihost and fcgiwrap cost beyond the script itself.
 
-One small program in C, asked over one kept connection after the other.  The CPU is that of the whole
+One small program in C, asked over one connection after the other.  The CPU is that of the whole
 process tree, with the scripts that ended; from it is taken what the same program costs when a
 C program starts it as cheaply as can be, measured in the same round.
 """
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import accounting, environment
+from benchmarks.cgi_startup import REQUEST
 from benchmarks.contenders import parse
 from benchmarks.load import WORKS, LoadFailed, load
-from benchmarks.ratios import interval, paired
-from benchmarks.report import Table, shown, significant
+from benchmarks.ratios import paired
 from benchmarks.running import listening
 
 OWN_RUNS = 300
@@ -25,19 +25,6 @@ OWN_RUNS = 300
 
 CLIENT = "gateways-fcgi-close"
 """How the load client asks: FastCGI, and a connection for each request, as nginx does unless it is told otherwise."""
-
-REQUEST = {
-    "GATEWAY_INTERFACE": "CGI/1.1",
-    "REQUEST_METHOD": "GET",
-    "SCRIPT_NAME": "/hello.cgi",
-    "PATH_INFO": "/",
-    "QUERY_STRING": "",
-    "REQUEST_URI": "/hello.cgi/",
-    "SERVER_NAME": "localhost",
-    "SERVER_PORT": "80",
-    "SERVER_PROTOCOL": "HTTP/1.1",
-    "REMOTE_ADDR": "127.0.0.1",
-}
 
 
 class Host(NamedTuple):
@@ -68,7 +55,7 @@ HOSTS = {
 }
 
 
-def measure(tree: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(tree: Path, rounds: int, seconds: float = 1.0) -> dict[str, Any]:
     """`own`, and for each host `total` and `over`: microseconds of CPU of each round; and requests/s."""
     there = [name for name in HOSTS if name != FCGIWRAP or environment.program("fcgiwrap")]
     found: dict[str, Any] = {"own": [], "hosts": {name: {} for name in there}}
@@ -108,22 +95,21 @@ def _once(host: Host, tree: Path, seconds: float) -> dict[str, float]:
     return {"total": 1e6 * spent / counted["ok"], "rps": counted["rps"]}
 
 
-def table(found: dict[str, Any]) -> Table:
-    head = ["A small script in C", "CPU µs", "over the script's own", "to fcgiwrap", "requests/s"]
-    rows = [["the script by itself", significant(statistics.median(found["own"])), "", "", ""]]
+HEAD = ("a small script in C", "CPU µs", "over the script's own", "to fcgiwrap", "requests/s")
+
+
+def rows(found: dict[str, Any]) -> list[list[str]]:
+    told = [["the script by itself", f"{statistics.median(found['own']):.0f}", "", "", ""]]
     hosts = found["hosts"]
     for name, columns in hosts.items():
-        ratio = ""
-        if name != FCGIWRAP and FCGIWRAP in hosts:
-            ratio = shown(paired(columns["over"], hosts[FCGIWRAP]["over"]))
-        middle = {key: interval(values).median for key, values in columns.items()}
-        rows.append(
-            [
-                HOSTS[name].label,
-                significant(middle["total"]),
-                significant(middle["over"]),
-                ratio,
-                f"{middle['rps']:,.0f}",
-            ]
-        )
-    return head, rows
+        middle = {key: statistics.median(values) for key, values in columns.items()}
+        row = [HOSTS[name].label, f"{middle['total']:.0f}", f"{middle['over']:.0f}"]
+        told.append([*row, _to_fcgiwrap(name, hosts), f"{middle['rps']:,.0f}"])
+    return told
+
+
+def _to_fcgiwrap(name: str, hosts: dict[str, Any]) -> str:
+    if name == FCGIWRAP or FCGIWRAP not in hosts:
+        return ""
+    ratio = paired(hosts[name]["over"], hosts[FCGIWRAP]["over"])
+    return f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"

@@ -37,12 +37,12 @@ class Variant(NamedTuple):
     answer: bytes = ANSWER
 
 
-BARE, RUN = "bare interpreter", "gateways.cgi.run"
+BARE, RUN, ANY_START = "bare interpreter", "gateways.cgi.run", "gateways.run"
 
 VARIANTS = {
     BARE: Variant("pass\n", b""),
     RUN: Variant(HELLO + "from gateways import cgi\ncgi.run(application)\n"),
-    "gateways.run": Variant(HELLO + "import gateways\ngateways.run(application)\n"),
+    ANY_START: Variant(HELLO + "import gateways\ngateways.run(application)\n"),
     "wsgiref's CGIHandler": Variant(
         HELLO + "from wsgiref.handlers import CGIHandler\nCGIHandler().run(application)\n"
     ),
@@ -111,9 +111,9 @@ def _once(program: Path, answer: bytes, folder: Path) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def above(found: dict[str, list[float]], variant: str) -> list[float]:
-    """What a variant took beyond the bare start of the same round."""
-    return [took - bare for took, bare in zip(found[variant], found[BARE], strict=True)]
+def above(found: dict[str, list[float]], variant: str, base: str = BARE) -> list[float]:
+    """What a variant took beyond another one of the same round."""
+    return [took - less for took, less in zip(found[variant], found[base], strict=True)]
 
 
 HEAD = ("one CGI request", "CPU ms", "above the bare start", "its interval")

@@ -78,7 +78,7 @@ def once(contender: Contender, work: Work, seconds: float, warm_up: float) -> Sa
 def proxy(contender: Contender, upstream: Path) -> Iterator[tuple[int, int]]:
     """Run nginx; give its port and its process id."""
     folder = Path(tempfile.mkdtemp(prefix="gwb-"))
-    port = _free_port()
+    port = free_port()
     kept = CONNECTIONS if contender.keep else 0
     facts = {
         "folder": folder,
@@ -127,7 +127,7 @@ def passing(contender: Contender) -> str:
     return " ".join(lines)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from benchmarks import environment, report, results
+from benchmarks import cgi, environment, report, results
 from benchmarks.ratios import note
 from benchmarks.sections import SECTIONS
 from benchmarks.tables import markdown
@@ -70,7 +70,8 @@ def text(found: dict[str, Any]) -> str:
     for name, table in report.figure_tables(found["figures"]).items():
         figure = found["figures"][name]
         parts.append(f"\n## {FIGURES[name][0]}\n\n{FIGURES[name][1]}\n\n{markdown(*table)}\n")
-        parts.append(_when(figure))
+        told = f"{note(cgi.rounds(figure['found']))}. " if name in cgi.FIGURES else ""
+        parts.append(_when(figure, told))
     return "".join(parts)
 
 
@@ -99,6 +100,29 @@ FIGURES = {
         "Instructions",
         "Machine instructions in user space for one request, counted by valgrind; unlike times they "
         "can be compared from one day to the next, which is what they are for.",
+    ),
+    "cgi-startup": (
+        "CGI, a process for each request",
+        "A hello of a few lines, started as a web server starts it. The CPU is the kernel's account of "
+        "the process; what counts is the difference to the interpreter that does nothing, started in "
+        "the same round.",
+    ),
+    "cgi-warm": (
+        "CGI, kept warm",
+        "The stub that `gateways warm` writes, started as a web server starts it, and the daemon that it "
+        "hands the request to.",
+    ),
+    "cgi-scripts": (
+        "CGI scripts behind FastCGI",
+        "A script in C, directly on a unix socket, one request after the other, a connection for each. "
+        "The CPU is that of all processes, counted by a control group, since fcgiwrap lets nobody "
+        "account for its scripts; from it is taken what the script costs when a C program starts "
+        "it. fcgiwrap has one process.",
+    ),
+    "cgi-python": (
+        "A Python CGI script, kept warm by pycgi",
+        "The same file on the same interpreter, asked by wrk over four connections; as many requests as "
+        "the whole machine, wrk and web server included, can make.",
     ),
 }
 """Figure → its heading, and what to know about it."""

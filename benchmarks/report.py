@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks import bodies, idle, memory, sleeper, targets
+from benchmarks import bodies, cgi, idle, memory, sleeper, targets
 from benchmarks.contenders import parse
 from benchmarks.ratios import Ratio, paired
 
@@ -58,7 +58,7 @@ def verdict_table(results: dict[str, Any]) -> Table:
 
 def figure_tables(figures: dict[str, Any]) -> dict[str, Table]:
     """Figure → its table, for those that were measured."""
-    known = {"memory": memory, "idle": idle, "sleeper": sleeper, "bodies": bodies}
+    known = {"memory": memory, "idle": idle, "sleeper": sleeper, "bodies": bodies, **cgi.FIGURES}
     tables: dict[str, Table] = {
         name: (list(module.HEAD), module.rows(figures[name]["found"]))
         for name, module in known.items()

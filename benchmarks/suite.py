@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks import (
     bodies,
+    cgi,
     environment,
     idle,
     instructions,
@@ -28,6 +29,7 @@ from benchmarks import (
     results,
     sleeper,
 )
+from benchmarks.accounting import NoAccount
 from benchmarks.contenders import Contender
 from benchmarks.load import LoadFailed
 from benchmarks.rounds import Sample, run
@@ -49,6 +51,7 @@ FIGURES: dict[str, Figure] = {
     "sleeper": sleeper.measure,
     "bodies": bodies.measure,
     "instructions": lambda tree, rounds: instructions.measure(tree),
+    **{name: module.measure for name, module in cgi.FIGURES.items()},
 }
 
 
@@ -79,7 +82,7 @@ def main(options: argparse.Namespace) -> None:
             before = when(tree)
             try:
                 found["figures"][name] = {"found": figure(tree, options.rounds), **before}
-            except (LoadFailed, ServerFailed) as error:
+            except (LoadFailed, ServerFailed, NoAccount) as error:
                 print(f"{name}: {error}", file=sys.stderr)
             _store(options.output, found, tree)
     print(aligned(*report.verdict_table(found)))

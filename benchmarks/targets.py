@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from benchmarks import bodies, memory, sleeper
+from benchmarks import bodies, cgi_python, cgi_scripts, cgi_startup, cgi_warm, memory, sleeper
 from benchmarks.contenders import parse
 from benchmarks.ratios import Ratio, interval, paired
 
@@ -81,6 +81,11 @@ RESIDENT_MIB = 15
 GROWTH_MIB = 0.5
 IDLE_RATIO = 2
 SLEEPER_SHARE = 0.9
+CGI_MILLISECONDS = 1.5
+ANY_START_MILLISECONDS = 0.1
+WARM_MILLISECONDS = {cgi_warm.IN_C: 1.5, cgi_warm.IN_PYTHON: 10}
+FCGIWRAP_RATIO = 1.5
+APACHE_TIMES = {cgi_python.FORK: 5, cgi_python.IN_PROCESS: 20}
 
 HEAD = (
     "CPU per request, unless said otherwise",
@@ -103,6 +108,9 @@ def verdicts(results: dict[str, Any]) -> list[Verdict]:
         found += _idle(figures["idle"]["found"])
     if "sleeper" in figures:
         found += _sleeper(figures["sleeper"]["found"])
+    for name, judge in CGI.items():
+        if name in figures:
+            found += judge(figures[name]["found"])
     return found
 
 
@@ -185,3 +193,55 @@ def _sleeper(found: dict[str, Any]) -> list[Verdict]:
         met = share.median >= SLEEPER_SHARE, share.low >= SLEEPER_SHARE
         told.append(Verdict(what, f"≥ {SLEEPER_SHARE:.0%}", measured, end, *met))
     return told
+
+
+def _cgi_startup(found: dict[str, Any]) -> list[Verdict]:
+    run, any_start = cgi_startup.RUN, cgi_startup.ANY_START
+    above = interval(cgi_startup.above(found, run))
+    more = interval(cgi_startup.above(found, any_start, run))
+    return [
+        _at_most(f"{run} above a bare interpreter, ms", above, CGI_MILLISECONDS, "{:.2f}"),
+        _at_most(f"{any_start} above that, ms", more, ANY_START_MILLISECONDS, "{:.2f}"),
+    ]
+
+
+def _cgi_warm(found: dict[str, Any]) -> list[Verdict]:
+    return [
+        _at_most(
+            f"warm CGI through {cgi_warm.KINDS[kind][0]}, in all, ms",
+            interval(cgi_warm.in_all(columns)),
+            WARM_MILLISECONDS[kind],
+            "{:.2f}",
+        )
+        for kind, columns in found.items()
+    ]
+
+
+def _cgi_scripts(found: dict[str, Any]) -> list[Verdict]:
+    hosts = found["hosts"]
+    if cgi_scripts.FCGIWRAP not in hosts:
+        return []
+    ratio = paired(hosts[cgi_scripts.CGIHOST]["over"], hosts[cgi_scripts.FCGIWRAP]["over"])
+    return [_at_most("cgi: over the script's own, to fcgiwrap", ratio, FCGIWRAP_RATIO, "{:.2f}")]
+
+
+def _cgi_python(found: dict[str, Any]) -> list[Verdict]:
+    if cgi_python.APACHE not in found:
+        return []
+    told = []
+    for host, least in APACHE_TIMES.items():
+        times = paired(found[host], found[cgi_python.APACHE])
+        text = f"requests/s of pycgi+{host}: to Apache's mod_cgid"
+        met = times.median >= least, times.low >= least
+        ends = f"{times.median:.1f}", f"{times.low:.1f}"
+        told.append(Verdict(text, f"≥ {least}", *ends, *met))
+    return told
+
+
+CGI = {
+    "cgi-startup": _cgi_startup,
+    "cgi-warm": _cgi_warm,
+    "cgi-scripts": _cgi_scripts,
+    "cgi-python": _cgi_python,
+}
+"""Figure → what makes its rows."""

@@ -1,7 +1,7 @@
 """The head of a CGI answer: written, checked and parsed (RFC 3875 §6; PEP 3333 "The start_response() Callable").
 
 FastCGI, SCGI and CGI carry the same head: `Status: 404 Not Found`, the header fields, an empty
-line.  Four things live here, each with its own reader in mind:
+line.  Three things live here, each with its own reader in mind:
 
 - `write_head` makes the bytes, for the server ends.  It refuses what could forge a second header
   and checks nothing else, since it runs for every answer.
@@ -15,7 +15,7 @@ The CGI path imports this module, so it imports nothing that costs time.
 
 from __future__ import annotations
 
-from gateways.errors import ApplicationError, LimitExceeded, LocalProtocolError, RemoteProtocolError
+from gateways.errors import ApplicationError, LocalProtocolError
 from gateways.events import EndOfResponse, Event, Response, ResponseBody
 
 TYPE_CHECKING = False
@@ -43,8 +43,8 @@ _TOKEN = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 _CONTROLS = bytes([*range(0x20), 0x7F])
 _DIGITS = frozenset("0123456789")
 
-# The fields of CGI's own beside Status (RFC 3875 §6.3); none may come twice.
-_CGI_FIELDS = ("content-type", "location")
+CGI_FIELDS = ("content-type", "location")
+"""The fields of CGI's own beside Status (RFC 3875 §6.3), in small letters; none may come twice."""
 
 
 def write_head(status: str, headers: Iterable[tuple[str, str]]) -> bytes:
@@ -131,7 +131,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
     """
     if type(status) is not str:
         raise ApplicationError(f"the status is {_kind(status)}, not str: {status!r}")
-    if not _is_status(status):
+    if not is_status(status):
         raise ApplicationError(
             f"the status is {status!r}; it begins with three digits, a space and a reason,"
             " as in '200 OK'"
@@ -140,7 +140,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
         raise ApplicationError(
             f"the status is {status!r}; an application answers once, so 1xx is not its to send"
         )
-    if _controls_in(status):
+    if controls_in(status):
         raise ApplicationError(
             f"the status holds a control character or one outside latin-1: {status!r}"
         )
@@ -149,7 +149,7 @@ def check_head(status: str, headers: list[tuple[str, str]]) -> None:
     seen = []
     for header in headers:
         lower = _check_header(header)
-        if lower in _CGI_FIELDS:
+        if lower in CGI_FIELDS:
             if lower in seen:
                 raise ApplicationError(f"the header {header[0]!r} is there twice: {headers!r}")
             seen.append(lower)
@@ -257,11 +257,11 @@ def _check_header(header: tuple[str, str]) -> str:
         raise ApplicationError(f"a header's name is {_kind(name)}, not str: {name!r}")
     if type(value) is not str:
         raise ApplicationError(f"the header {name!r} has {_kind(value)}, not str: {value!r}")
-    if not _is_token(name):
+    if not is_token(name):
         raise ApplicationError(
             f"the header name {name!r} is empty or holds characters that no name may hold"
         )
-    if _controls_in(value):
+    if controls_in(value):
         raise ApplicationError(
             f"the header {name!r} holds a control character or one outside latin-1: {value!r}"
         )
@@ -281,16 +281,18 @@ def _kind(thing: object) -> str:
     return type(thing).__name__
 
 
-def _is_status(text: str) -> bool:
+def is_status(text: str) -> bool:
+    """Tell whether `text` begins with three digits, and a space where it goes on."""
     code = text[:3]
     return len(code) == 3 and _DIGITS.issuperset(code) and text[3:4] in ("", " ")
 
 
-def _is_token(name: str) -> bool:
+def is_token(name: str) -> bool:
+    """Tell whether `name` is a token (RFC 9110 §5.6.2)."""
     return bool(name) and name.isascii() and not name.encode("ascii").translate(None, _TOKEN)
 
 
-def _controls_in(text: str, *, but: bytes = b"") -> bool:
+def controls_in(text: str, *, but: bytes = b"") -> bool:
     """Tell whether `text` holds a control character, `but` for some, or one outside latin-1."""
     try:
         raw = text.encode("latin-1")
@@ -298,157 +300,3 @@ def _controls_in(text: str, *, but: bytes = b"") -> bool:
         return True
     raw = raw.translate(None, but)
     return len(raw.translate(None, _CONTROLS)) != len(raw)
-
-
-# What Python's cgitb prints before everything else, lest a comment that was begun swallow its page.
-_CGITB = b"<!--: spam"
-
-
-class HeadParser:
-    """Reads the head of one answer from bytes cut anywhere (RFC 3875 §6.2, §6.3).
-
-    Lines end with CRLF or LF.  The first may be an HTTP status line, as scripts that were written
-    for NPH send and the uwsgi protocol requires.  Without any status it is 302 Found where there
-    is a Location and 200 OK otherwise; `status_given` tells whether the peer named one, which is
-    what makes a `Location: /path` a local redirect or not (§6.2.2).
-
-    A Status, Location or Content-Type without a value counts as absent, an equal second one is
-    dropped, and so is cgitb's `<!--: spam` in the first line.  What an empty field of HTTP's means
-    is left to whoever reads it.
-
-    `max_bytes` bounds the head with its empty line.  `rule` is the section named in errors.
-    """
-
-    def __init__(
-        self, request_id: int = 0, *, max_bytes: int = 65536, rule: str = "RFC 3875 6"
-    ) -> None:
-        self.status_given = False
-        self._request_id = request_id
-        self._max_bytes = max_bytes
-        self._rule = rule
-        self._buffer = bytearray()
-        self._line_start = 0
-        self._searched = 0
-        self._status = ""
-        self._headers: list[tuple[str, str]] = []
-        self._fields: dict[str, str] = {}
-        self._begun = False
-        self._done = False
-
-    def receive(self, data: bytes) -> tuple[Response | None, bytes]:
-        """Take some bytes; return `(None, b"")`, or the head and the bytes after its empty line.
-
-        Raises RemoteProtocolError for a line that is no header, a forbidden character, a bad,
-        1xx or contradictory status, two different Locations or Content-Types or an empty head;
-        LimitExceeded beyond `max_bytes`; and LocalProtocolError when called again after the head
-        or an error.
-        """
-        if self._done:
-            raise LocalProtocolError("the answer's head is over", rule=self._rule)
-        self._buffer += data
-        while True:
-            end = self._buffer.find(b"\n", self._searched, self._max_bytes)
-            if end < 0:
-                self._searched = len(self._buffer)
-                if self._searched >= self._max_bytes:
-                    raise self._fault(
-                        f"the answer's head is longer than {self._max_bytes} bytes", LimitExceeded
-                    )
-                return None, b""
-            line = bytes(self._buffer[self._line_start : end])
-            self._line_start = self._searched = end + 1
-            if line.endswith(b"\r"):
-                line = line[:-1]
-            if not line:
-                return self._finish(), self._rest(end + 1)
-            self._add_line(line)
-
-    def _rest(self, start: int) -> bytes:
-        rest = bytes(self._buffer[start:])
-        self._buffer.clear()
-        return rest
-
-    def _add_line(self, line: bytes) -> None:
-        if line == _CGITB and not self._begun:
-            return
-        first = not self._begun
-        self._begun = True
-        if first and line.startswith(b"HTTP/"):
-            self._add_status_line(line)
-            return
-        raw_name, colon, raw_value = line.partition(b":")
-        name = raw_name.decode("latin-1")
-        # A line that begins with a space is a continuation, which §6.3 does not allow either.
-        if not colon or not _is_token(name):
-            where = "begins with" if first else "has the line"
-            raise self._fault(f"the answer's head {where} {_shorten(line)!r}, which is no header")
-        value = raw_value.strip(b" \t").decode("latin-1")
-        # A backend's value may hold a tab (RFC 9110 §5.5); PEP 3333 forbids it to an application.
-        if _controls_in(value, but=b"\t"):
-            raise self._fault(f"the header {name!r} holds a control character: {_shorten(line)!r}")
-        lower = name.lower()
-        if lower == "status" or lower in _CGI_FIELDS:
-            if value:
-                self._add_cgi_field(lower, name, value)
-        else:
-            self._headers.append((name, value))
-
-    def _add_cgi_field(self, lower: str, name: str, value: str) -> None:
-        if lower == "status":
-            self._set_status(value)
-        elif lower not in self._fields:
-            self._fields[lower] = value
-            self._headers.append((name, value))
-        elif self._fields[lower] != value:
-            raise self._fault(
-                f"the answer has two different {name}s,"
-                f" {self._fields[lower][:80]!r} and {value[:80]!r}"
-            )
-
-    def _add_status_line(self, line: bytes) -> None:
-        version, _, status = line.decode("latin-1").partition(" ")
-        digits = version[5:].replace(".", "", 1)
-        if not (digits and _DIGITS.issuperset(digits)):
-            raise self._fault(f"the answer begins with {_shorten(line)!r}, which is no status line")
-        self._set_status(status.strip(" \t"))
-
-    def _set_status(self, status: str) -> None:
-        if not _is_status(status) or _controls_in(status, but=b"\t"):
-            raise self._fault(
-                f"the answer's status is {status[:80]!r}; three digits and a reason belong there"
-            )
-        if status < "200":
-            raise self._fault(f"the answer's status is {status[:80]!r}; CGI has no interim answers")
-        # A status line followed by an equal Status header says one thing twice; two different
-        # ones leave open which of them the next reader believes.
-        if self._status and self._status[:3] != status[:3]:
-            raise self._fault(
-                f"the answer has two statuses, {self._status[:80]!r} and {status[:80]!r}"
-            )
-        self._status = self._status or status
-        self.status_given = True
-
-    def _finish(self) -> Response:
-        if not self._begun:
-            raise self._fault("the answer begins with an empty line; its head is missing")
-        self._done = True
-        if not self._status:
-            self._status = "302 Found" if "location" in self._fields else "200 OK"
-        return Response(self._request_id, self._status, self._headers)
-
-    def _fault(
-        self, message: str, kind: type[RemoteProtocolError] = RemoteProtocolError
-    ) -> RemoteProtocolError:
-        self._done = True
-        # 502: whoever asked for this answer can only say that the backend's was no good.
-        return kind(
-            message,
-            protocol="CGI" if self._rule.startswith("RFC") else "",
-            rule=self._rule,
-            request_id=self._request_id,
-            status_hint=502,
-        )
-
-
-def _shorten(line: bytes) -> bytes:
-    return line if len(line) <= 80 else line[:77] + b"..."

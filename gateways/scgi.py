@@ -12,7 +12,8 @@ variables mean is left to environ.py.
 from __future__ import annotations
 
 from gateways.buffer import ReceiveBuffer
-from gateways.document import DocumentClient, DocumentServer, Table, read_content_length
+from gateways.document import DocumentServer, Table, read_content_length
+from gateways.documentclient import DocumentClient
 from gateways.errors import (
     LimitExceeded,
     LocalProtocolError,

@@ -29,43 +29,43 @@ class Clause(NamedTuple):
     reason: str = ""
 
 
-def _tests_in(path: str) -> Callable[..., tuple[str, ...]]:
+def tests_in(path: str) -> Callable[..., tuple[str, ...]]:
     def named(*names: str) -> tuple[str, ...]:
         return tuple(f"{path}::{name}" for name in names)
 
     return named
 
 
-_captures = _tests_in("tests/test_captures.py")
-_cgi = _tests_in("tests/unit/test_cgi.py")
-_cgihost_answers = _tests_in("tests/cgihost/test_answers.py")
-_cgihost_bodies = _tests_in("tests/cgihost/test_bodies.py")
-_cgihost_environment = _tests_in("tests/cgihost/test_environment.py")
-_cgihost_limits = _tests_in("tests/cgihost/test_limits.py")
-_cgihost_paths = _tests_in("tests/cgihost/test_paths.py")
-_clauses = _tests_in("tests/test_clauses.py")
-_cli = _tests_in("tests/test_cli.py")
-_client = _tests_in("tests/test_client.py")
-_cve = _tests_in("tests/test_cve.py")
-_deadlines = _tests_in("tests/server/test_deadlines.py")
-_document = _tests_in("tests/unit/test_document.py")
-_environ = _tests_in("tests/unit/test_environ.py")
-_fastcgi = _tests_in("tests/unit/test_fastcgi.py")
-_flup = _tests_in("tests/peers/test_flup_defects.py")
-_live = _tests_in("tests/server/test_connection_contract.py")
-_listeners = _tests_in("tests/server/test_listeners.py")
-_master = _tests_in("tests/server/test_master.py")
-_nginx = _tests_in("tests/interop/test_nginx.py")
-_pep3333 = _tests_in("tests/test_pep3333.py")
-_properties = _tests_in("tests/test_properties.py")
-_response = _tests_in("tests/unit/test_response.py")
-_scgi = _tests_in("tests/unit/test_scgi.py")
-_served = _tests_in("tests/test_suite_server.py")
-_started = _tests_in("tests/server/test_started.py")
-_streaming = _tests_in("tests/interop/test_streaming.py")
-_suite = _tests_in("tests/suite.py")
-_tables = _tests_in("tests/unit/test_fastcgi_tables.py")
-_wsgi = _tests_in("tests/unit/test_wsgi.py")
+_captures = tests_in("tests/test_captures.py")
+_cgi = tests_in("tests/unit/test_cgi.py")
+_cgihost_answers = tests_in("tests/cgihost/test_answers.py")
+_cgihost_bodies = tests_in("tests/cgihost/test_bodies.py")
+_cgihost_environment = tests_in("tests/cgihost/test_environment.py")
+_cgihost_limits = tests_in("tests/cgihost/test_limits.py")
+_cgihost_paths = tests_in("tests/cgihost/test_paths.py")
+_clauses = tests_in("tests/test_clauses.py")
+_cli = tests_in("tests/test_cli.py")
+_client = tests_in("tests/test_client.py")
+_cve = tests_in("tests/test_cve.py")
+_deadlines = tests_in("tests/server/test_deadlines.py")
+_document = tests_in("tests/unit/test_document.py")
+_environ = tests_in("tests/unit/test_environ.py")
+_fastcgi = tests_in("tests/unit/test_fastcgi.py")
+_flup = tests_in("tests/peers/test_flup_defects.py")
+_listeners = tests_in("tests/server/test_listeners.py")
+_live = tests_in("tests/server/test_connection_contract.py")
+_master = tests_in("tests/server/test_master.py")
+_nginx = tests_in("tests/interop/test_nginx.py")
+_pep3333 = tests_in("tests/test_pep3333.py")
+_properties = tests_in("tests/test_properties.py")
+_response = tests_in("tests/unit/test_response.py")
+_scgi = tests_in("tests/unit/test_scgi.py")
+_served = tests_in("tests/test_suite_server.py")
+_started = tests_in("tests/server/test_started.py")
+_streaming = tests_in("tests/interop/test_streaming.py")
+_suite = tests_in("tests/suite.py")
+_tables = tests_in("tests/unit/test_fastcgi_tables.py")
+_wsgi = tests_in("tests/unit/test_wsgi.py")
 
 FASTCGI = [
     Clause(
@@ -921,7 +921,11 @@ RFC3875 = [
         "3.4",
         "SHOULD",
         "The script is prepared to be ended at any time.",
-        _clauses("test_a_script_that_is_ended_closes_what_its_application_opened")
+        _clauses(
+            "test_a_script_that_is_ended_closes_what_its_application_opened",
+            "test_a_script_that_is_ended_after_its_answer_still_closes",
+            "test_a_visitor_who_has_gone_and_the_signal_after_it_leave_close_in_peace",
+        )
         + _flup("test_a_fault_in_the_middle_of_a_cgi_answer_shows"),
     ),
     Clause(

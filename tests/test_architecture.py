@@ -23,8 +23,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "gateways"
 
 GROUND = {"errors", "events"}
-WIRE = GROUND | {"interface", "buffer", "response"}
-PROTOCOLS = {"document", "cgi", "fastcgi", "scgi"}
+WIRE = GROUND | {"interface", "buffer", "response", "headparser"}
+PROTOCOLS = {"document", "documentclient", "cgi", "fastcgi", "scgi"}
 FAULTS = {"masking", "tracebacks"}
 BELOW_THE_EDGES = (
     WIRE | PROTOCOLS | FAULTS | {"environ", "variables", "wsgi", "addresses", "loading"}
@@ -36,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interface": {"events"},
     "buffer": {"errors"},
     "response": GROUND,
+    "headparser": GROUND | {"response"},
     "environ": GROUND,
     "variables": {"response"},
     # check_head judges what start_response was given
@@ -44,12 +45,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tracebacks": {"errors", "masking"},
     "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
-    "cgi": WIRE | {"document"},
+    "documentclient": GROUND | {"document", "headparser"},
+    "cgi": WIRE | {"document", "documentclient"},
     "fastcgi": WIRE,
-    "scgi": WIRE | {"document"},
+    "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
     "loading": {"errors"},
-    "pycgi": GROUND | {"response", "server", "cgihost"},
+    "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
     "cgihost": BELOW_THE_EDGES | {"server", "client"},

@@ -1,8 +1,8 @@
 """Holes that were found in others, tried on gateways where a user would notice: through a socket.
 
 Each test is named after the entry it comes from; the docstring says what was wrong elsewhere.  An
-entry's own module tests go further into detail.  `LATER` has the entries that concern parts which
-are not there yet.
+entry's own module tests go further into detail.  tests/holes.py is the table of all entries, those
+included that concern parts which are not there yet.
 """
 
 from __future__ import annotations
@@ -53,16 +53,6 @@ from tests.peers.wire import (
     until,
     workers_of,
 )
-
-LATER = {
-    "CVE-2020-11984, CVE-2021-36160": "mod_proxy_uwsgi: waits for the uwsgi protocol",
-    "CVE-2022-26377, CVE-2022-36760, CVE-2026-28780, CVE-2026-34032": "waits for AJP13",
-    "CVE-2020-1938 (Ghostcat)": "waits for AJP13; that nothing listens on all interfaces is tested here",
-    "CVE-2022-1319": "waits for AJP13",
-    "CVE-2023-27522 for the HTTP status line": "the uwsgi protocol's; the CGI head is tested here",
-    "CVE-2024-1135, CVE-2024-6827": "waits for the HTTP bridge",
-}
-"""Entries that no test covers, here or in tests/cgihost, and what they wait for."""
 
 MEGABYTE = 1024  # in the unit of resident_kilobytes
 

@@ -15,6 +15,7 @@ In README.md and docs/, below each heading that has a block of `console` command
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ from typing import NamedTuple
 
 import pytest
 
+from gateways.cgihost import settings
+from gateways.pycgi.settings import Settings as PythonSettings
 from gateways.server.options import BY_NAME
 from tests.docs_tables import PAGE, default, options_page
 
@@ -298,6 +301,26 @@ def test_the_limits_are_told_with_their_defaults() -> None:
     assert told == {name: default(BY_NAME[name]) for name in told}
     limits = {name for name, option in BY_NAME.items() if option.section == "Limits"}
     assert limits <= told.keys()
+
+
+def test_every_setting_of_scripts_is_in_the_one_table_with_its_default() -> None:
+    rows = [row for row in table_rows("cgi-scripts.md") if len(row) == 5 and "`" in row[0]]
+    for which, table, kind in (
+        ("`cgi:`", settings.OF_EXECUTABLES, settings.Settings),
+        ("`pycgi:`", settings.OF_PYTHON, PythonSettings),
+    ):
+        told = {
+            row[0].strip("`").partition("=")[0]: row for row in rows if row[2] in ("both", which)
+        }
+        assert told.keys() == table.keys()
+        defaults = {**inspect.signature(settings.ScriptSettings).parameters}
+        defaults |= inspect.signature(kind).parameters
+        for name, row in told.items():
+            found = defaults.get(name)
+            if found is not None and type(found.default) in (int, float):
+                assert row[4] == f"{found.default:g}", name
+            if found is not None and type(found.default) is bool:
+                assert row[4] == ("yes" if found.default else "no"), name
 
 
 def words_in_the_code() -> str:

@@ -138,6 +138,35 @@ def test_the_front_carries_uploads_of_known_and_unknown_length(
     assert json.loads(visitor.getresponse().read())["length"] == 3
 
 
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 4\r\nTransfer-Encoding: xchunked",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked, identity",
+        "Content-Length: 4\r\nTransfer-Encoding : chunked",
+        "Content-Length: 4\r\nContent-Length: 40",
+        "Content-Length: +4",
+    ],
+)
+def test_the_front_lets_no_request_be_smuggled_in_a_body(
+    visitor: http.client.HTTPConnection, framing: str
+) -> None:
+    """CVE-2024-1135, CVE-2024-6827: gunicorn took a body's length from one header, its proxy from
+    the other, and what lay between for a request."""
+    hidden = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    message = f"POST /upload HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n0\r\n\r\n{hidden}"
+    with socket.create_connection((visitor.host, visitor.port), 20) as sock:
+        sock.sendall(message.encode())
+        sock.shutdown(socket.SHUT_WR)
+        seen = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert seen
+    # Refused, or one request whose end is where the chunks end; then the connection is closed.
+    assert seen.count(b"HTTP/1.") == 1
+    assert b"smuggled" not in seen
+
+
 def test_the_front_sends_events_as_they_are_made(
     visitor: http.client.HTTPConnection, tmp_path: Path
 ) -> None:

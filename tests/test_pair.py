@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gateways import cgi, errors, events, fastcgi, scgi
 from gateways.events import EndOfRequest, EndOfResponse, Event, Request, Response, ResponseBody
+from gateways.headparser import HeadParser
 from gateways.interface import Buffers
-from gateways.response import HeadParser, write_head
+from gateways.response import write_head
 from gateways.testing import (
     Pair,
     Pieces,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateways import cgi, environ, errors, events, fastcgi, scgi, wsgi
 from gateways.events import RESPONDER, Event, Request, Response
-from gateways.response import HeadParser, write_head
+from gateways.headparser import HeadParser
+from gateways.response import write_head
 from gateways.testing import Pair, bytewise, deliver, expanded, merged, whole
 from gateways.testing.strategies import (
     PROTOCOLS,

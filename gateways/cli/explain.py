@@ -18,7 +18,7 @@ import click
 
 from gateways import events, fastcgi, scgi
 from gateways.errors import ConfigurationError, GatewayError, LocalProtocolError, ProtocolError
-from gateways.response import HeadParser
+from gateways.headparser import HeadParser
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         """What waitress makes: `run` serves until `close` or an interrupt."""
 
         effective_port: int
+        channel_class: type
 
         def run(self) -> None: ...
 
@@ -60,7 +61,29 @@ def create(backend: addresses.Address | str, host: str, port: int) -> Front:
         ident="gateways",
         clear_untrusted_proxy_headers=True,
     )
+    server.channel_class = _strict_channel()
     return server
+
+
+def _strict_channel() -> type:
+    """Return waitress's channel, but that a request with both framings is a 400 (RFC 9112 §6.1).
+
+    waitress goes by the chunks and keeps the connection, on which a proxy before it that went by
+    the length would have put another visitor's request.
+    """
+    from waitress.channel import HTTPChannel  # type: ignore[import-untyped]  # it ships no types
+    from waitress.parser import (  # type: ignore[import-untyped]  # it ships no types
+        HTTPRequestParser,
+        ParsingError,
+    )
+
+    class Parser(HTTPRequestParser):  # type: ignore[misc]  # it ships no types
+        def parse_header(self, header_plus: bytes) -> None:
+            super().parse_header(header_plus)
+            if self.chunked and "CONTENT_LENGTH" in self.headers:
+                raise ParsingError("Content-Length beside Transfer-Encoding")
+
+    return type("Channel", (HTTPChannel,), {"parser_class": Parser})
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -13,7 +13,7 @@ import warnings
 
 from gateways.doctor.findings import Finding, Report, shown
 from gateways.errors import ProtocolError
-from gateways.response import HeadParser
+from gateways.headparser import HeadParser
 
 _HEADER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:")
 _WHY = (

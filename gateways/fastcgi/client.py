@@ -50,7 +50,7 @@ from gateways.fastcgi.records import (
     remote_fault,
     type_name,
 )
-from gateways.response import HeadParser
+from gateways.headparser import HeadParser
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

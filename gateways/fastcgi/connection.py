@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from gateways.events import PlainText
     from gateways.fastcgi.pairs import PairReader
-    from gateways.response import HeadParser
+    from gateways.headparser import HeadParser
 
 
 class Exchange:

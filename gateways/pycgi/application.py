@@ -18,10 +18,10 @@ from gateways.cgihost.resolving import Refused, Script
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.cgihost.variables import arguments, environment
 from gateways.errors import ApplicationError, ConfigurationError, RemoteProtocolError
+from gateways.headparser import HeadParser
 from gateways.pycgi import program
 from gateways.pycgi.helpers import Busy, Helper, Pool, Run, TooSlow, interpreter_command
 from gateways.pycgi.settings import Settings
-from gateways.response import HeadParser
 from gateways.server.log import printable
 from gateways.server.spool import Spool
 

@@ -1,6 +1,6 @@
 """The helper processes that keep a script warm: how they are started, asked, replaced and ended.
 
-A request goes to a helper as four descriptors over its socket; program.py, which is what a helper
+A request goes to a helper as four descriptors over its socket; program/, which is what a helper
 runs, says what passes on them.  Before a helper has said that it begins, the request may go to
 another one, so that a helper that was killed, or that has outlived the script's files, costs
 nobody an answer; afterwards it may not, since a script must not run twice.
@@ -27,6 +27,8 @@ from gateways.pycgi.settings import Settings
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PROGRAM = os.path.join(os.path.dirname(program.__file__), "__main__.py")
 
 PIECE = 65536
 """Bytes that are read at once of what a script writes."""
@@ -411,7 +413,7 @@ class Run:
 
 def interpreter_command(interpreter: str, mode: str, path: str, arguments: list[str]) -> list[str]:
     """Return a helper's command; `%` stands for its socket's descriptor."""
-    return [interpreter or sys.executable, program.__file__, mode, path, "%", *arguments]
+    return [interpreter or sys.executable, _PROGRAM, mode, path, "%", *arguments]
 
 
 def _is_open(descriptor: int) -> bool:

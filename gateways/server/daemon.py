@@ -222,8 +222,9 @@ def _explain(listeners: list[Listener]) -> None:
     asks = [
         f"gateways get {quote(str(each))}{' /' if each.family == 'unix' else '/'}" for each in where
     ]
-    log.info(
-        "no web server or service manager handed over a request or a socket, so this listens by"
-        " itself until Ctrl-C or SIGTERM; ask it: %s",
-        "; ".join(asks),
-    )
+    if asks:
+        log.info(
+            "no web server or service manager handed over a request or a socket, so this listens by"
+            " itself until Ctrl-C or SIGTERM; ask it: %s",
+            "; ".join(asks),
+        )

@@ -152,6 +152,12 @@ def _take_over(address: Address, options: Options) -> socket.socket:
             f"descriptor {address.fd} is not a listening socket; spawn-fcgi, multiwatch, mod_fcgid or"
             " lighttpd hand one over, by hand give an address: -b /run/app.sock or -b 127.0.0.1:9000"
         )
+    if address.fd == 0:
+        # It is nobody's standard input: programs that the application starts would inherit it, and
+        # while it is open nobody is refused who connects although this server is stopping.
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.close(null)
     return sock
 
 

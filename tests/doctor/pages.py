@@ -41,8 +41,14 @@ def escaped(text: str) -> str:
 
 def codes_in_the_code() -> set[str]:
     """Every code that a finding may have, but for those of the log lines."""
-    found: set[str] = set()
+    return {code for codes in codes_by_file().values() for code in codes}
+
+
+def codes_by_file() -> dict[str, set[str]]:
+    """The files of doctor that hold codes of findings, and which."""
+    by_file: dict[str, set[str]] = {}
     for path in (ROOT / "gateways" / "doctor").glob("*.py"):
+        found: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call):
                 continue
@@ -51,7 +57,11 @@ def codes_in_the_code() -> set[str]:
             place = {"Finding": 0, "paths.check_access": 3}.get(name)
             if place is not None:
                 found |= texts_of(node.args[place])
-    return found | {"folder-barred"}
+        if path.name == "paths.py":
+            found.add("folder-barred")
+        if found:
+            by_file[path.name] = found
+    return by_file
 
 
 def texts_of(node: ast.expr) -> set[str]:

@@ -148,3 +148,41 @@ def test_every_finding_is_on_the_page_and_has_a_test() -> None:
         assert f'"{code}"' in tests or code.startswith("http-"), code
     for code in re.findall(r"^\| `([a-z][a-z0-9-]+)` \|", page, re.MULTILINE):
         assert code in found or code in {kind.code for kind in loglines.TABLE}, code
+
+
+SILENCE = {
+    "answers.py": [
+        "test_sockets.py::test_a_daemon_that_answers_is_met_with_silence",
+        "test_urls.py::test_mount_points_that_stand_once",
+    ],
+    "output.py": ["test_scripts.py::test_a_script_that_runs_is_met_with_silence"],
+    "paths.py": ["test_scripts.py::test_a_stranger_gets_through_where_everything_is_open"],
+    "running.py": ["test_scripts.py::test_a_shell_script_is_met_with_silence"],
+    "script.py": ["test_scripts.py::test_a_script_that_runs_is_met_with_silence"],
+    "shebang.py": ["test_scripts.py::test_first_lines_that_linux_takes"],
+    "sockets.py": ["test_sockets.py::test_a_daemon_that_answers_is_met_with_silence"],
+    "source.py": ["test_scripts.py::test_modules_that_are_there_or_not_needed"],
+    "urls.py": [
+        "test_urls.py::test_a_page_is_met_with_silence",
+        "test_real_servers.py::test_nginx_and_what_it_writes",
+        "test_real_servers.py::test_apache_and_what_it_writes",
+        "test_lighttpd.py::test_a_healthy_lighttpd_is_met_with_silence",
+    ],
+    "loglines.py": [
+        "test_loglines.py::test_lines_that_tell_of_no_fault_are_met_with_silence",
+        "test_real_servers.py::test_nginx_and_what_it_writes",
+        "test_lighttpd.py::test_a_healthy_lighttpd_is_met_with_silence",
+        "test_our_lines.py::test_a_daemon_that_is_well_is_met_with_silence",
+    ],
+}
+"""For the findings of each file, the tests in which what it looks at is well, and it says nothing."""
+
+
+def test_for_every_finding_there_is_a_healthy_thing_that_is_met_with_silence() -> None:
+    assert SILENCE.keys() - {"loglines.py"} == pages.codes_by_file().keys()
+    for tests in SILENCE.values():
+        for test in tests:
+            file, _, name = test.partition("::")
+            _, found, rest = (Path(__file__).parent / file).read_text().partition(f"def {name}(")
+            assert found, test
+            assert "== []" in rest.partition("\ndef ")[0], test

@@ -213,6 +213,8 @@ def test_apache_and_what_it_writes(
     apache: tuple[str, Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, log = apache
+    assert examine(f"{url}/cgi-bin/well.cgi").findings == []
+    assert told_of(log, 0, monkeypatch) == []
     for name, (_, _, expected) in SCRIPTS.items():
         path = folder / "cgi-bin" / f"{name}.cgi"
         start = log.stat().st_size

@@ -252,7 +252,7 @@ def _behind_nginx(
         if connects:
             process.wait_for([path])
         else:  # the first connection is what starts the program
-            wait_until(path.exists, f"a socket at {path}")
+            wait_until(lambda: _is_listening(path), f"a socket at {path}")
         front = Process(
             # As root, which may connect to whatever socket the managers make.
             servers.nginx_command(servers.nginx_main(folder, [site], user="root")),
@@ -262,6 +262,12 @@ def _behind_nginx(
         with _stopped(front):
             front.wait_for([port])
             yield Way(port, process, log, sample_in(folder))
+
+
+def _is_listening(path: Path) -> bool:
+    """Whether there is a listening socket (flag 10000), without a connection to it."""
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines())
+    return any(line[-1] == str(path) and line[3] == "00010000" for line in lines)
 
 
 @contextlib.contextmanager

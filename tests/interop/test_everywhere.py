@@ -291,8 +291,8 @@ def test_systemd_in_accept_mode_is_refused(ways: Ways) -> None:
     log = folder / "log"
     process = servers.Process([*command, str(sample)], log, cwd=folder)
     try:
-        wait_until((folder / "s").exists, "the socket")
-        servers.listens(folder / "s")  # the connection that starts the program
+        # The connection is what starts the program.
+        wait_until(lambda: servers.listens(folder / "s"), "the socket")
         wait_until(lambda: "Accept=no" in log.read_text(), "the refusal")
         assert "is one connection" in log.read_text()
     finally:

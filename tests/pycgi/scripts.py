@@ -12,8 +12,8 @@ from typing import Any
 
 from gateways import events, wsgi
 from gateways.cgihost.settings import DEFAULT_PATH
+from gateways.headparser import HeadParser
 from gateways.pycgi import PythonScript
-from gateways.response import HeadParser
 from gateways.tracebacks import application_traceback
 
 MODES = ["fork", "inprocess"]

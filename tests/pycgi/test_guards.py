@@ -182,6 +182,6 @@ def test_what_is_logged_of_stderr_is_bounded(tmp_path: Path, mode: str, size: in
 def test_stderr_forges_no_log_lines_and_moves_no_cursor(tmp_path: Path) -> None:
     source = "import sys\nsys.stderr.write('a\\x1b[2Jb\\rc\\u2028d\\n')\n"
     with script(tmp_path, source + HEAD) as app:
-        assert ask(app).log == "form.py: a\\x1b[2Jb\\x0dc\\x2028d\n"
+        assert ask(app).log == "form.py: a\\x1b[2Jb\\x0dc\\u2028d\n"
         write(tmp_path, source)
         assert "\x1b" not in ask(app).reported

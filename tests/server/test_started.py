@@ -335,6 +335,49 @@ def test_descriptors_that_leak_and_an_empty_environment_do_no_harm(short_path: P
     os.close(writer)
 
 
+def test_what_the_application_starts_does_not_read_from_the_listening_socket(
+    short_path: Path,
+) -> None:
+    text = program()[2].replace(
+        "[path.encode()]", "[__import__('subprocess').run(['cat'], capture_output=True).stdout]"
+    )
+    with (
+        listening(short_path / "app.sock") as listener,
+        started(
+            [sys.executable, "-c", text], listener, log=short_path / "log", PATH=os.environ["PATH"]
+        ),
+    ):
+        assert asked(short_path / "app.sock") == b""  # cat has come to an end
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 1), (1, 4), (2, 2)])
+def test_who_connects_while_it_is_stopping_is_refused(
+    workers: int, threads: int, short_path: Path
+) -> None:
+    """So a web server goes to another process at once, instead of waiting for one that ends."""
+    mark, path = short_path / "started", short_path / "app.sock"
+    command = program(workers=workers, threads=threads)
+    with (
+        listening(path) as listener,
+        started(command, listener, log=short_path / "log", STARTED=str(mark)) as process,
+        Peer(str(path)) as peer,
+    ):
+        listener.close()  # as spawn-fcgi, which becomes the program
+        peer.get("/wait", keep=False)
+        eventually(mark.exists, "the request runs")
+        process.terminate()
+        if threads > 1:  # one thread alone is in the application, and notices afterwards
+            eventually(lambda: refused(path), "a connection is refused")
+        assert peer.answer() == b"/wait"
+        assert process.wait(PATIENCE) == 0
+        assert refused(path)
+
+
+def refused(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) != 0
+
+
 # Descriptor 0 as one connection.
 
 
@@ -444,7 +487,7 @@ def test_sockets_for_another_process_are_left_alone_and_that_is_said(short_path:
             pass_fds=(listener.fileno(),),
         ) as process,
     ):
-        eventually((short_path / "other.sock").exists, "it listens where the program says")
+        eventually(lambda: "serving" in said(short_path), "it listens where the program says")
         assert asked(short_path / "other.sock") == b"/there"
         process.terminate()
         assert process.wait(PATIENCE) == 0
@@ -581,18 +624,18 @@ def test_an_empty_FCGI_WEB_SERVER_ADDRS_is_none(tmp_path: Path) -> None:
 # What a CGI request costs.
 
 
+def modules_of(call: str, stdin: Any) -> set[str]:
+    """The modules that an interpreter has loaded when it has answered a CGI request."""
+    text = program()[2].partition("sys.exit")[0] + f"{call}(application)\n"
+    text += "sys.stderr.write(' '.join(sys.modules))"
+    code, out, err = outcome([sys.executable, "-S", "-c", text], stdin, **CGI_REQUEST)
+    assert (code, out[-6:]) == (0, b"/there")
+    return set(err.split())
+
+
 def test_a_CGI_request_by_run_imports_what_cgi_run_imports(tmp_path: Path) -> None:
-    text = program()[2].replace(
-        "import os, time", "import os, time, __future__; before = set(sys.modules)"
-    )
-    text = (
-        text.replace("sys.exit(", "code = (")
-        + "sys.stderr.write(' '.join(set(sys.modules) - before))"
-    )
-    _, _, err = outcome([sys.executable, "-S", "-c", text], **CGI_REQUEST)
-    loaded = set(err.split())
-    assert {each for each in loaded if not each.startswith("gateways")} == set()
-    assert "gateways.server.daemon" not in loaded
-    with descriptor_0("accepted", tmp_path) as stdin:
-        _, _, err = outcome([sys.executable, "-S", "-c", text], stdin, **CGI_REQUEST)
-    assert {each for each in err.split() if not each.startswith("gateways")} <= {"_socket"}
+    plain = modules_of("import gateways.cgi; gateways.cgi.run", subprocess.DEVNULL)
+    added = modules_of("gateways.run", subprocess.DEVNULL) - plain
+    assert added == {"gateways.server.started"}
+    with descriptor_0("accepted", tmp_path) as stdin:  # as mod_cgid, where it has to be looked at
+        assert modules_of("gateways.run", stdin) - plain == added | {"_socket"}

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateways import cgi, interface, scgi
-from gateways.document import DocumentClient, DocumentServer, Table
+from gateways.document import DocumentServer, Table
+from gateways.documentclient import DocumentClient
 from gateways.errors import LocalProtocolError, RemoteProtocolError, TruncatedMessage
 from gateways.events import (
     EndOfRequest,

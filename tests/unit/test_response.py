@@ -14,7 +14,8 @@ from gateways.errors import (
     RemoteProtocolError,
 )
 from gateways.events import Response
-from gateways.response import HeadParser, check_head, checked_head, write_head
+from gateways.headparser import HeadParser
+from gateways.response import check_head, checked_head, write_head
 from tests.corpus import CHUNKERS, Chunker
 
 # Every control character of latin-1's lower half but the tab, which a value may hold.

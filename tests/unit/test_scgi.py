@@ -476,7 +476,7 @@ def test_serve_takes_bare_addresses_for_scgi(monkeypatch: pytest.MonkeyPatch) ->
     scgi.serve(application)
     scgi.serve(application, "127.0.0.1:5000", "unix:/run/app.sock", threads=2)
     assert calls == [
-        ((application, "scgi://127.0.0.1:4000"), {"default_protocol": "scgi"}),
+        ((application,), {"default_protocol": "scgi"}),
         (
             (application, "127.0.0.1:5000", "unix:/run/app.sock"),
             {"default_protocol": "scgi", "threads": 2},
