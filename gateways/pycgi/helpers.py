@@ -48,7 +48,7 @@ class HelperGone(Exception):
 
 
 class Busy(Exception):
-    """All helpers are busy and stay so."""
+    """All helpers are busy and stay so, or as many scripts run as may; the text says which."""
 
 
 class TooSlow(Exception):
@@ -159,7 +159,9 @@ class Pool:
                     break
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Busy
+                    raise Busy(
+                        f"all {self._most} processes stay busy for {patience:g} s (processes)"
+                    )
                 self._changed.wait(left)
             self._starting += 1
         started: Helper | None = None
@@ -362,6 +364,8 @@ class Run:
             data = control.recv(64)
         except ConnectionResetError:
             data = b""
+        if not self._said and data.startswith(program.FULL):
+            raise Busy(f"{self._settings.max_running} scripts are running (max_running)")
         if not self._said and not data.startswith(program.STARTED):
             raise HelperGone
         self._said += data

@@ -59,8 +59,8 @@ def _stand_down() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG TOUCH…"""
-    application, idle, threads, script_name, debug, *touch = arguments
+    """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG CRASH_LOG TOUCH…"""
+    application, idle, threads, script_name, debug, crash_log, *touch = arguments
     os.set_inheritable(NOTE, False)
     signal.alarm(START_SECONDS)
     options = Options(
@@ -69,6 +69,7 @@ def main(arguments: list[str]) -> None:
         script_name=script_name,
         debug=debug == "1",
         touch_reload=tuple(touch),
+        crash_log=crash_log,
         reload_on_change=True,
         exclusive=True,
         error_stream="web-server",

@@ -66,7 +66,7 @@ def test_settings_stand_after_a_question_mark(tmp_path: Path) -> None:
         app.close()
     for query, words in [
         ("procesess=2", "did you mean processes"),
-        ("max_running=2", "cannot be set"),
+        ("index=a.py", "cannot be set"),
         ("processes=0", "1 or more"),
         ("processes=1.5", "whole number"),
         ("interpreter=python3", "no absolute path"),
@@ -719,6 +719,20 @@ def test_a_helper_that_is_killed_leaves_no_script_behind(tmp_path: Path, mode: s
         eventually(lambda: not exists(pids[0]), "the script is ended")
         started.close()
         eventually(lambda: not any(map(exists, pids)), "so is what it has started")
+
+
+def test_scripts_that_work_on_are_counted(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    source = HEAD + f"import os\nprint('x', flush=True)\nos.close(1)\nopen({str(fifo)!r}).read()"
+    with script(tmp_path, source, max_running=1) as app:
+        assert ask(app).body == b"x\n"
+        refused = ask(app)
+        assert refused.status.startswith("503")
+        assert "max_running" in refused.log
+        fifo.write_text("go on")
+        write(tmp_path, HEAD + "print('free')")
+        eventually(lambda: ask(app).body == b"free\n", "there is a place again")
 
 
 def test_a_script_that_works_on_has_a_limit_too(tmp_path: Path) -> None:
