@@ -84,6 +84,8 @@ def measure(tree: Path, rounds: int) -> dict[str, list[float]]:
         folder.chmod(0o755)  # Apache's scripts run as another user
         script = folder / "page.cgi"
         python = os.path.realpath(environment.PYTHON)
+        if not has_cgi(python):
+            raise LoadFailed(f"{python} has no module cgi, as none has from 3.13 on (BENCH_PYTHON)")
         script.write_text(SCRIPT.format(python=python))
         script.chmod(0o755)
         there = {APACHE: bool(environment.program("apache2")) and MODULES.is_dir()}
@@ -92,6 +94,12 @@ def measure(tree: Path, rounds: int) -> dict[str, list[float]]:
             for host, rates in found.items():
                 rates.append(_apache(script) if host == APACHE else _warm(host, script, tree))
     return found
+
+
+def has_cgi(python: str) -> bool:
+    """Whether an interpreter comes with the module that the script imports."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('cgi') is None)"
+    return not subprocess.run([python, "-c", code], check=False).returncode
 
 
 def _apache(script: Path) -> float:

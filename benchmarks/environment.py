@@ -1,4 +1,4 @@
-"""What the measurements need: one virtual environment with every peer, and two small C programs.
+"""What the measurements need: one virtual environment with every peer, and three small C programs.
 
 All Python contenders run on one interpreter, the distribution's, because a CPython that was built
 without profile-guided optimisation is up to twice as slow: /usr/bin/python3 where it is new enough,
@@ -36,7 +36,7 @@ PACKAGES = {
     "nginx": ("nginx-light",),
     "valgrind": ("valgrind",),
     "fcgiwrap": ("fcgiwrap",),
-    "apache2": ("apache2",),
+    "apache2": ("apache2-bin",),
     "libfcgi": ("libfcgi-dev",),
     "uwsgi": ("python3-dev",),
     "bjoern": ("python3-dev", "libev-dev"),

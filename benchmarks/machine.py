@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     found = {
         name: environment.installed()[name] for name in wanted if name in environment.installed()
     }
-    for package in ("apache2", "fcgiwrap"):
+    for package in ("apache2-bin", "fcgiwrap"):
         found[package] = _output(["dpkg-query", "-W", "-f=${Version}", package])
     found["libfcgi"] = _output(["dpkg-query", "-W", "-f=${Version}", "libfcgi-dev"])
     for name, option in (("nginx", "-v"), ("wrk", "-v"), ("valgrind", "--version")):

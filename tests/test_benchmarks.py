@@ -12,9 +12,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -22,6 +24,10 @@ import pytest
 from benchmarks import (
     accounting,
     bounds,
+    cgi_python,
+    cgi_scripts,
+    cgi_startup,
+    cgi_warm,
     contenders,
     environment,
     page,
@@ -35,6 +41,8 @@ from benchmarks.load import WORKS, LoadFailed, load
 from benchmarks.rounds import run
 from benchmarks.running import ServerFailed, serving
 from benchmarks.sections import QUICK
+from benchmarks.tables import aligned
+from tests.interop.servers import require
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -123,6 +131,93 @@ def test_a_server_that_ends_at_once_is_told_with_its_own_words(tmp_path: Path) -
         serving(contenders.parse("gateways-fcgi", tmp_path), "hello"),
     ):
         pass
+
+
+# --- CGI
+
+
+@pytest.fixture
+def hello_cgi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    program = tmp_path / "hello_cgi"
+    source = ROOT / "benchmarks" / "hello_cgi.c"
+    subprocess.run(["cc", "-O1", "-Wall", "-Werror", "-o", program, source], check=True)
+    monkeypatch.setattr(environment, "HELLO_CGI", program)
+    return program
+
+
+@pytest.fixture
+def without_web_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "program", lambda name: None)
+    monkeypatch.setattr(environment, "interpreter", lambda: sys.executable)
+
+
+def told(module: ModuleType, found: Any) -> str:
+    """The table of what was measured, as text."""
+    return aligned(module.HEAD, module.rows(found))
+
+
+@pytest.mark.usefixtures("alone", "without_web_servers")
+def test_the_start_of_a_cgi_request_is_set_beside_a_bare_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cgi_startup, "TIMES_ROUNDS", 1)
+    found = cgi_startup.measure(ROOT, 2)
+    assert {name: len(taken) for name, taken in found.items()} == dict.fromkeys(
+        cgi_startup.VARIANTS, 2
+    )
+    assert "gateways.cgi.run" in told(cgi_startup, found)
+    rows = verdicts.verdicts({"sections": {}, "figures": {"cgi-startup": {"found": found}}})
+    assert [row.target for row in rows] == ["≤ 1.50", "≤ 0.10"]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("alone", "without_web_servers")
+def test_a_warm_request_is_the_stub_and_the_share_of_its_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cgi_warm, "REQUESTS", 2)
+    found = cgi_warm.measure(ROOT, 1)
+    assert set(found) == {"c", "python"}
+    for columns in found.values():
+        assert min(columns["daemon"]) > 0
+        assert min(columns["stub"]) > 0
+    assert "the C stub" in told(cgi_warm, found)
+
+
+@needs_compiler
+@pytest.mark.usefixtures("alone", "without_web_servers")
+def test_scripts_cost_what_they_cost_by_themselves_and_what_their_host_adds(
+    monkeypatch: pytest.MonkeyPatch, hello_cgi: Path
+) -> None:
+    @contextmanager
+    def account(pid: int) -> Iterator[Callable[[], float]]:
+        yield lambda: accounting.cpu_seconds(pid)  # without fcgiwrap there are no orphans
+
+    monkeypatch.setattr(accounting, "account", account)
+    monkeypatch.setattr(cgi_scripts, "OWN_RUNS", 5)
+    found = cgi_scripts.measure(ROOT, 1, seconds=0.2)
+    assert set(found["hosts"]) == {"cgihost", "cgihost-t8"}
+    assert found["own"][0] > 0
+    assert "the script by itself" in told(cgi_scripts, found)
+
+
+@pytest.mark.interop
+@pytest.mark.usefixtures("alone")
+def test_a_python_script_answers_alike_under_apache_and_through_pycgi(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require("nginx", "apache")
+    if not environment.program("wrk") or not cgi_python.has_cgi(environment.interpreter()):
+        pytest.skip("needs wrk, and an interpreter that has the module cgi")
+    monkeypatch.setattr(environment, "PYTHON", Path(environment.interpreter()))
+    monkeypatch.setattr(cgi_python, "SECONDS", 1)
+    monkeypatch.setattr(cgi_python, "SLOW_SECONDS", 1)
+    found = cgi_python.measure(ROOT, 1)
+    assert {host: len(rates) for host, rates in found.items()} == dict.fromkeys(
+        cgi_python.LABELS, 1
+    )
+    rows = verdicts.verdicts({"sections": {}, "figures": {"cgi-python": {"found": found}}})
+    assert [row.target for row in rows] == ["≥ 5", "≥ 20"]
 
 
 # --- The load client refuses wrong answers
@@ -276,6 +371,36 @@ def test_threads_that_ended_and_children_living_or_reaped_are_counted(tmp_path: 
         assert all(each.resident >= each.proportional > 0 for each in prints)
         assert process.stdin
         process.stdin.close()
+
+
+ORPHANS = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+sys.stdin.readline()
+burn = "import time\\nwhile time.process_time() < 0.2: pass"
+child = subprocess.Popen([sys.executable, "-S", "-c", burn], stdout=subprocess.PIPE)
+child.stdout.read()
+print("done", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_control_group_counts_children_that_nobody_waits_for() -> None:
+    command = [sys.executable, "-c", ORPHANS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin
+        assert process.stdout
+        try:
+            with accounting.account(process.pid) as used:
+                before = used()
+                process.stdin.write(b"go\n")
+                process.stdin.flush()
+                assert process.stdout.readline() == b"done\n"
+                assert used() - before >= 0.2
+        except accounting.NoAccount as error:
+            pytest.skip(f"no control group for us: {error}")
+        finally:
+            process.stdin.close()
 
 
 # --- Names and files

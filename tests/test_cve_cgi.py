@@ -50,8 +50,8 @@ sys.stdout.buffer.write(b"Content-Type: text/plain\\n" + os.environb[b"HTTP_X_HE
 HOSTS = {
     "cgi-fcgi": ("fcgi", "cgi:{folder}/cgi-bin?indexed_query=yes"),
     "cgi-scgi": ("scgi", "cgi:{folder}/cgi-bin?indexed_query=yes"),
-    "pycgi-fork": ("fcgi", "pycgi:{folder}/cgi-bin/show.py"),
-    "pycgi-inprocess": ("scgi", "pycgi+inprocess:{folder}/cgi-bin/show.py"),
+    "pycgi-fork": ("fcgi", "pycgi:{folder}/cgi-bin/show.py?indexed_query=yes"),
+    "pycgi-inprocess": ("scgi", "pycgi+inprocess:{folder}/cgi-bin/show.py?indexed_query=yes"),
 }
 
 

@@ -131,6 +131,11 @@ def test_the_commands_do_what_the_page_says(section: Section, project: Path) -> 
         if os.environ.get("CI"):
             pytest.fail("nginx is not installed")
         pytest.skip("nginx is not installed")  # only a machine of somebody's own may lack it
+    lacks = [path for path in named_programs(section) if not Path(path).exists()]
+    if lacks and os.environ.get("CI"):
+        pytest.fail(f"missing: {', '.join(lacks)}")
+    if lacks:
+        pytest.skip(f"missing: {', '.join(lacks)}")  # as above
     fetches = any(NETWORK.search(command) for command, _ in section.commands)
     if fetches and not os.environ.get("CI"):
         pytest.skip("it fetches packages, so it runs where CI is set")
@@ -149,6 +154,15 @@ def test_the_commands_do_what_the_page_says(section: Section, project: Path) -> 
                     stack.enter_context(nginx(section, project, ports))
                 continue
             expect(command, [moved(line, ports) for line in expected], project)
+
+
+def named_programs(section: Section) -> list[str]:
+    """The distribution's programs that the commands name by their paths."""
+    return [
+        path
+        for command, _ in section.commands
+        for path in re.findall(r"/usr/(?:lib|share)/[\w./-]+", command)
+    ]
 
 
 def search_path() -> str:

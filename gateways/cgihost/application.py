@@ -6,8 +6,6 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -16,12 +14,12 @@ from gateways.cgihost import starting, variables
 from gateways.cgihost.answer import Answer
 from gateways.cgihost.body import Body
 from gateways.cgihost.head import Broken
+from gateways.cgihost.reporter import Reporter
 from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
 from gateways.cgihost.run import NotStarted, Overdue, Run
 from gateways.cgihost.settings import Settings
 from gateways.errors import LocalProtocolError
 from gateways.events import Request
-from gateways.server.log import printable
 from gateways.server.spool import Spool
 
 if TYPE_CHECKING:
@@ -50,11 +48,11 @@ class CGIApplication:
         self._places = threading.BoundedSemaphore(self.settings.max_running)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = _Request(environ)
+        reporter = Reporter(environ)
         try:
-            answer, body = self._answer(request, environ)
+            answer, body = self._answer(reporter, environ)
         except Refused as refusal:
-            return request.refuse(refusal, start_response)
+            return reporter.refuse(refusal, start_response)
         try:
             start_response(answer.status, answer.headers)
         except BaseException:
@@ -63,14 +61,14 @@ class CGIApplication:
         return answer if body is None else body
 
     def _answer(
-        self, request: _Request, environ: WSGIEnvironment
+        self, reporter: Reporter, environ: WSGIEnvironment
     ) -> tuple[Answer, list[bytes] | None]:
         """Return the answer, and its body where it is complete already."""
         script = self._find(environ)
         most = self.settings.local_redirects
         for _ in range(most + 1):
-            request.script = script
-            run, answer = self._run(request, script, environ)
+            reporter.name = os.fsdecode(os.path.basename(script.file))
+            run, answer = self._run(reporter, script, environ)
             with _ended_by_faults(run):
                 answer.read_head()
                 target = answer.local_redirect if most else ""
@@ -124,7 +122,7 @@ class CGIApplication:
             return None
 
     def _run(
-        self, request: _Request, script: Script, environ: WSGIEnvironment
+        self, reporter: Reporter, script: Script, environ: WSGIEnvironment
     ) -> tuple[Run, Answer]:
         """Start a script; raise Refused where that fails."""
         # First, since a body of unknown length may come slowly.
@@ -133,7 +131,7 @@ class CGIApplication:
             body.close()
             raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
         try:
-            run, connection = self._start(request, script, environ, body)
+            run, connection = self._start(reporter, script, environ, body)
         except BaseException:
             self._places.release()
             raise
@@ -141,7 +139,7 @@ class CGIApplication:
         return run, Answer(run, connection, nph=script.is_nph, head_only=head_only)
 
     def _start(
-        self, request: _Request, script: Script, environ: WSGIEnvironment, body: Body
+        self, reporter: Reporter, script: Script, environ: WSGIEnvironment, body: Body
     ) -> tuple[Run, ClientConnection]:
         try:
             found = variables.environment(environ, script, self.settings, self._root, body.length)
@@ -149,7 +147,7 @@ class CGIApplication:
             connection.send(Request(0, found))
             words = starting.command(script, variables.arguments(environ, self.settings))
             release = self._places.release
-            log = request.log
+            log = reporter.log
             # Our own server's; others cannot tell before something is written.
             peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
             folder = script.folder
@@ -180,43 +178,6 @@ def _ended_by_faults(run: Run) -> Iterator[None]:
     except BaseException:
         run.close(complete=False)
         raise
-
-
-class _Request:
-    """Who asked, for the log: each line begins with the reference and the script's name."""
-
-    def __init__(self, environ: WSGIEnvironment) -> None:
-        self.script: Script | None = None
-        self._errors = environ["wsgi.errors"]
-        self._path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-
-    @cached_property
-    def reference(self) -> str:
-        """What a visitor can be shown; most requests need none."""
-        return os.urandom(4).hex()
-
-    def log(self, text: str) -> None:
-        """Write a line to wsgi.errors."""
-        if self.script is None:
-            name = printable(self._path[:200])
-        else:
-            name = printable(os.fsdecode(os.path.basename(self.script.file)))
-        self._errors.write(f"cgi {self.reference} {name}: {text}\n")
-        self._errors.flush()
-
-    def refuse(self, refusal: Refused, start_response: StartResponse) -> list[bytes]:
-        """Answer in place of a script; the visitor learns the reference and not the reason."""
-        status = HTTPStatus(refusal.status)
-        self.log(f"{printable(str(refusal))} ({refusal.status} sent)")
-        body = f"{refusal.status} {status.phrase}\n\nReference: {self.reference}\n".encode()
-        headers = [
-            ("Content-Type", "text/plain; charset=utf-8"),
-            ("Content-Length", str(len(body))),
-        ]
-        if refusal.status == 503:
-            headers.append(("Retry-After", "1"))
-        start_response(f"{refusal.status} {status.phrase}", headers)
-        return [body]
 
 
 def _bytes(text: str) -> bytes:

@@ -32,7 +32,7 @@ class Body:
         self._input = environ["wsgi.input"]
         # Our own server's can be asked; others keep whoever reads waiting.
         self._wait = getattr(self._input, "wait", None)
-        self._spool = spool
+        self._spool = getattr(self._input, "spool", None) or spool
         self._file: SpoolFile | None = None
         self.descriptor = -1
         text = environ.get("CONTENT_LENGTH") or ""

@@ -9,6 +9,7 @@ the thread ends that had started the script.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -22,10 +23,14 @@ class Lifeline:
     """`descriptor` is the end that the script inherits."""
 
     def __init__(self) -> None:
-        """Raises OSError where there are no descriptors left."""
+        """Raises OSError where there are no descriptors left, or the kernel lacks it after all."""
         self.descriptor, self._writer = os.pipe()
-        fcntl.fcntl(self.descriptor, fcntl.F_SETSIG, signal.SIGKILL)
-        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, os.O_ASYNC)
+        try:
+            fcntl.fcntl(self.descriptor, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(self.descriptor, fcntl.F_SETFL, os.O_ASYNC)
+        except BaseException:
+            self.close()
+            raise
 
     def hold(self, group: int) -> None:
         """Have the process group end with this process."""
@@ -48,7 +53,16 @@ def take() -> Lifeline | None:
     try:
         return _idle.pop()
     except IndexError:
-        return Lifeline() if hasattr(fcntl, "F_SETSIG") else None
+        pass
+    if not hasattr(fcntl, "F_SETSIG"):
+        return None
+    try:
+        return Lifeline()
+    except OSError as error:
+        # What emulations of Linux answer to what they do not have.
+        if error.errno in (errno.EINVAL, errno.ENOSYS):
+            return None
+        raise
 
 
 def _forget() -> None:

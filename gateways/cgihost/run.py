@@ -335,8 +335,7 @@ class Run:
 
     def _close(self, descriptor: int) -> int:
         if descriptor >= 0:
-            with suppress(KeyError):
-                self._poll.unregister(descriptor)
+            self._poll.unregister(descriptor)
             os.close(descriptor)
         return -1
 

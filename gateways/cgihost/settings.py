@@ -39,6 +39,8 @@ class ScriptSettings:
       else the folder itself.
     - `time_limit`: seconds that a whole run may take; `idle_limit`: that a script may neither write
       nor read; 0 is no limit.  `grace`: between SIGTERM and SIGKILL.
+    - `max_running`: scripts at once in one process, with those that work on after their answer;
+      more are answered with 503.
     - `spool_folder`: where bodies of unknown length are stored; "" chooses one.
 
     Raises ConfigurationError for a number below its bound, and for a name that no variable can
@@ -57,9 +59,11 @@ class ScriptSettings:
         time_limit: float = 3600.0,
         idle_limit: float = 60.0,
         grace: float = 3.0,
+        max_running: int = 64,
         spool_folder: str = "",
     ) -> None:
         check_least(0, time_limit=time_limit, idle_limit=idle_limit, grace=grace)
+        check_least(1, max_running=max_running)
         self.set = {_checked(name): os.fsencode(value) for name, value in (set or {}).items()}
         self.inherit = tuple(_checked(name) for name in _listed("inherit", inherit))
         names = [_passable(name) for name in _listed("pass_", pass_)]
@@ -71,6 +75,7 @@ class ScriptSettings:
         self.time_limit = time_limit or float("inf")
         self.idle_limit = idle_limit or float("inf")
         self.grace = grace
+        self.max_running = max_running
         if spool_folder and not os.path.isdir(spool_folder):
             raise ConfigurationError(f'spool_folder: there is no folder "{spool_folder}"')
         self.spool_folder = spool_folder
@@ -83,7 +88,6 @@ class Settings(ScriptSettings):
       A file with such an extension need not be executable.
     - `follow_symlinks`: symbolic links may lead out of the folder.
     - `index`: files that answer for a folder, when its path ends with "/".
-    - `max_running`: scripts at once in one process; more are answered with 503.
     - `local_redirects`: how many one request may take (§6.2.2); with 0 the visitor is sent there.
 
     Raises ConfigurationError also for an extension without its dot.
@@ -95,19 +99,16 @@ class Settings(ScriptSettings):
         interpreters: Mapping[str, str | Sequence[str]] | None = None,
         follow_symlinks: bool = False,
         index: Iterable[str] = ("index.cgi",),
-        max_running: int = 64,
         local_redirects: int = 10,
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        check_least(1, max_running=max_running)
         check_least(0, local_redirects=local_redirects)
         self.interpreters = {
             _extension(name): _command(command) for name, command in (interpreters or {}).items()
         }
         self.follow_symlinks = follow_symlinks
         self.index = tuple(map(os.fsencode, index))
-        self.max_running = max_running
         self.local_redirects = local_redirects
 
 
@@ -213,6 +214,7 @@ SHARED = {
     "time_limit": _number,
     "idle_limit": _number,
     "grace": _number,
+    "max_running": _whole,
     "spool_folder": _text,
 }
 """Name in the text → what takes its value, for every kind of script."""
@@ -222,7 +224,6 @@ OF_EXECUTABLES = {
     "interpreter": _interpreters,
     "follow_symlinks": _switch,
     "index": _list,
-    "max_running": _whole,
     "local_redirects": _whole,
 }
 

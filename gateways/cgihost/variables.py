@@ -17,6 +17,8 @@ from gateways.variables import HEADERS_KEPT_BACK, OF_REQUESTS, may_be_passed
 
 _NAME = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 
+_KNOWN = {name: name.encode() for name in OF_REQUESTS}
+
 # Methods whose requests have a body, even where it is empty.
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
@@ -58,15 +60,15 @@ def environment(
 def _add_request(
     made: dict[bytes, bytes], environ: Mapping[str, Any], settings: ScriptSettings
 ) -> None:
-    for name in OF_REQUESTS:
-        value = environ.get(name)
-        # "The server MUST set" REMOTE_ADDR and QUERY_STRING; others are absent when empty.
-        if value:
-            made[name.encode()] = value.encode("latin-1")
     for name, value in environ.items():
         if type(value) is not str:
             continue
-        if name.startswith("HTTP_"):
+        known = _KNOWN.get(name)
+        if known is not None:
+            # "The server MUST set" REMOTE_ADDR and QUERY_STRING; others are absent when empty.
+            if value or name in settings.passed:
+                made[known] = value.encode("latin-1")
+        elif name.startswith("HTTP_"):
             if _is_header(name, settings):
                 made[name.encode()] = value.encode("latin-1")
         elif (

@@ -34,6 +34,7 @@ from gateways.warm.writing import write_stub
     metavar="FILE",
     help="Touching this file restarts the daemon; repeat for more.",
 )
+@click.option("--crash-log", default="", metavar="PATH", help="As for gateways serve.")
 @click.option(
     "--runtime-dir",
     default="",
@@ -57,6 +58,7 @@ def command(
     script_name: str,
     debug: bool,
     touch_reload: tuple[str, ...],
+    crash_log: str,
     runtime_dir: str,
     keep: tuple[str, ...],
 ) -> None:
@@ -73,6 +75,7 @@ def command(
         script_name=script_name,
         debug=debug,
         touch_reload=touch_reload,
+        crash_log=crash_log,
     )
     kind = write_stub(
         plan,

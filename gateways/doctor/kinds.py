@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 
-from gateways.doctor import loglines, script, sockets, urls
+from gateways.doctor import hosting, loglines, script, sockets, urls
 from gateways.doctor.access import find_user
 from gateways.doctor.findings import Report, Wishes, shown
 from gateways.errors import ConfigurationError
@@ -54,7 +54,8 @@ def _look(thing: str, wishes: Wishes) -> Report:
     kind = kind_of(thing)
     report = Report(kind, shown(thing, 400), wishes.user)
     if kind == "script":
-        script.examine(file_of(thing), wishes, report)
+        file = file_of(thing)
+        (hosting if hosting.is_site(file) else script).examine(file, wishes, report)
     elif kind == "url":
         urls.examine(thing, wishes, report)
     elif kind == "address":

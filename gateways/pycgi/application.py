@@ -7,13 +7,13 @@ processes in between.  What a script is given is what cgihost gives to any other
 from __future__ import annotations
 
 import os
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from gateways.cgihost.application import SPOOL_SIZE
 from gateways.cgihost.body import Body
 from gateways.cgihost.complaints import Complaints
 from gateways.cgihost.head import Broken, Head
+from gateways.cgihost.reporter import Reporter
 from gateways.cgihost.resolving import Refused, Script
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.cgihost.variables import arguments, environment
@@ -22,7 +22,6 @@ from gateways.headparser import HeadParser
 from gateways.pycgi import program
 from gateways.pycgi.helpers import Busy, Helper, Pool, Run, TooSlow, interpreter_command
 from gateways.pycgi.settings import Settings
-from gateways.server.log import printable
 from gateways.server.spool import Spool
 
 if TYPE_CHECKING:
@@ -38,13 +37,6 @@ BUSY_SECONDS = 30.0
 
 SKIP_SECONDS = 0.1
 """How long a script may take to come to its end by itself when the rest is not wanted."""
-
-_PAGES = {
-    400: "The request is not one that a script could be given.",
-    404: "The script is not there any more.",
-    503: "The server is busy; try again in a moment.",
-    504: "The script took too long.",
-}
 
 
 class PythonScript:
@@ -64,13 +56,14 @@ class PythonScript:
         self.settings = Settings(**settings)
         self._file = os.fsencode(self.path)
         self._folder = os.path.dirname(self._file)
-        self._name = printable(os.path.basename(self.path))
+        self._name = os.path.basename(self.path)
         self._spool = Spool(SPOOL_SIZE, self.settings.spool_folder)
         if mode not in MODES:
             raise ConfigurationError(f'there is no mode "{mode}"; write {" or ".join(MODES)}')
         _check(self.path, self.settings.interpreter)
         most = self.settings.max_requests
-        words = [str(self.settings.grace)] if mode == "fork" else [str(most)]
+        running, grace = self.settings.max_running, self.settings.grace
+        words = [str(running), str(grace)] if mode == "fork" else [str(most)]
         command = interpreter_command(self.settings.interpreter, mode, self.path, words)
         # The interpreter reads its own variables before the script has any.
         own = {b"PATH": DEFAULT_PATH.encode(), **_inherited(self.settings), **self.settings.set}
@@ -82,14 +75,14 @@ class PythonScript:
         self._pool = Pool(start, 1 if shared else self.settings.processes, shared=shared)
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-        log = Complaints(_Log(environ["wsgi.errors"], self._name).line)
+        reporter = Reporter(environ)
+        reporter.name = self._name
+        log = Complaints(reporter.log)
         try:
-            answer = self._answer(environ, log)
+            answer = self._answer(environ, log, reporter)
         except Refused as refusal:
             log.end()
-            if refusal.status != 404:
-                log.say(f"{printable(str(refusal))} ({refusal.status} sent)")
-            return _refuse(refusal, start_response)
+            return reporter.refuse(refusal, start_response)
         try:
             start_response(answer.head.status, answer.head.headers)
         except BaseException:
@@ -105,20 +98,20 @@ class PythonScript:
         """Return the process ids of the helpers that run now."""
         return self._pool.processes()
 
-    def _answer(self, environ: dict[str, Any], log: Complaints) -> _Answer:
+    def _answer(self, environ: dict[str, Any], log: Complaints, reporter: Reporter) -> _Answer:
         """Run the script up to the end of its answer's head; raise Refused where there is no run."""
         if not os.path.isfile(self.path):
             raise Refused(404, f"{self.path} is not there any more")
         body = Body(environ, self._spool)
         try:
             run = self._start(environ, body, log)
-        except Busy:
-            raise Refused(503, f"all processes stay busy for {BUSY_SECONDS:g} s") from None
+        except Busy as error:
+            raise Refused(503, str(error)) from None
         except TooSlow as error:
             raise Refused(504, f"ended, since {error}") from None
         finally:
             body.close()
-        answer = _Answer(run, log, self._name, environ.get("REQUEST_METHOD") == "HEAD")
+        answer = _Answer(run, log, reporter, environ.get("REQUEST_METHOD") == "HEAD")
         try:
             answer.read_head()
         except TooSlow as error:
@@ -137,7 +130,9 @@ class PythonScript:
             script = Script(self._file, b"", info, [])
             variables = environment(environ, script, self.settings, self._folder, body.length)
             request = _encode(variables, arguments(environ, self.settings))
-            return Run(self._pool, stdin, request, log.feed, self.settings, BUSY_SECONDS)
+            # Our own server's; others cannot tell before something is written.
+            peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
+            return Run(self._pool, stdin, request, log.feed, self.settings, BUSY_SECONDS, peer)
         finally:
             os.close(stdin)
 
@@ -147,10 +142,10 @@ class _Answer:
 
     head: Head
 
-    def __init__(self, run: Run, log: Complaints, name: str, bodiless: bool) -> None:
+    def __init__(self, run: Run, log: Complaints, reporter: Reporter, bodiless: bool) -> None:
         self._run = run
         self._log = log
-        self._name = name
+        self._reporter = reporter
         self._bodiless = bodiless
         self._first = b""
 
@@ -163,13 +158,13 @@ class _Answer:
         while True:
             data = self._run.read()
             if not data:
-                raise ApplicationError(self._how(f"{self._name} gave no answer"))
+                raise ApplicationError(self._how(f"{self._reporter} gave no answer"))
             try:
                 told, self._first = parser.receive(data)
                 if told is not None:
                     self.head = Head(told, status_given=parser.status_given)
             except (RemoteProtocolError, Broken) as error:
-                raise ApplicationError(self._how(f"{self._name}: {error}")) from None
+                raise ApplicationError(self._how(f"{self._reporter}: {error}")) from None
             if told is not None:
                 self._bodiless = self._bodiless or self.head.status[:3] in ("204", "304")
                 return
@@ -185,10 +180,10 @@ class _Answer:
                 if not data:
                     break
         except TooSlow as error:
-            raise ApplicationError(self._how(f"{self._name} took too long: {error}")) from None
+            raise ApplicationError(self._how(f"{self._reporter} took too long: {error}")) from None
         if self._run.kind != program.EXITED:
             # What was sent is not all: the web server is to see it.
-            raise ApplicationError(self._how(f"{self._name} failed within its answer"))
+            raise ApplicationError(self._how(f"{self._reporter} failed within its answer"))
         if self._run.status:
             self._log.say(f"exit status {self._run.status}")
 
@@ -209,18 +204,6 @@ class _Answer:
             what += f"; its exit status is {run.status}"
         said = self._log.last_words()
         return f"{what}\n{said}" if said else what
-
-
-class _Log:
-    """wsgi.errors, with the script's name before each line."""
-
-    def __init__(self, stream: Any, name: str) -> None:
-        self._stream = stream
-        self._name = name
-
-    def line(self, text: str) -> None:
-        """Write a line."""
-        self._stream.write(f"{self._name}: {text}\n")
 
 
 def _inherited(settings: Settings) -> dict[bytes, bytes]:
@@ -254,16 +237,3 @@ def _encode(variables: list[tuple[bytes, bytes]], words: list[bytes]) -> bytes:
     block = b"".join(b"%b=%b\0" % pair for pair in variables)
     spoken = b"".join(word + b"\0" for word in words)
     return b"".join([len(block).to_bytes(4, "big"), len(spoken).to_bytes(4, "big"), block, spoken])
-
-
-def _refuse(refusal: Refused, start_response: Any) -> Iterable[bytes]:
-    status = f"{refusal.status} {HTTPStatus(refusal.status).phrase}"
-    body = f"{status}\n\n{_PAGES.get(refusal.status, 'The request was not answered.')}\n".encode()
-    headers = [
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Length", str(len(body))),
-    ]
-    if refusal.status == 503:
-        headers.append(("Retry-After", "1"))
-    start_response(status, headers)
-    return [body]

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 
 from gateways.cgihost.process import Process
-from gateways.errors import ApplicationError
+from gateways.errors import ApplicationError, RequestAborted
 from gateways.pycgi import program
 from gateways.pycgi.settings import Settings
 
@@ -48,7 +48,7 @@ class HelperGone(Exception):
 
 
 class Busy(Exception):
-    """All helpers are busy and stay so."""
+    """All helpers are busy and stay so, or as many scripts run as may; the text says which."""
 
 
 class TooSlow(Exception):
@@ -159,7 +159,9 @@ class Pool:
                     break
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise Busy
+                    raise Busy(
+                        f"all {self._most} processes stay busy for {patience:g} s (processes)"
+                    )
                 self._changed.wait(left)
             self._starting += 1
         started: Helper | None = None
@@ -222,7 +224,8 @@ class Pool:
 class Run:
     """One run of the script: its output as it comes, and how it ended.
 
-    `log` is given what it writes to stderr.
+    `log` is given what it writes to stderr.  `peer` is a descriptor whose hang-up tells that the
+    visitor has gone, -1 where there is none.
     """
 
     def __init__(
@@ -233,6 +236,7 @@ class Run:
         log: Callable[[bytes], None],
         settings: Settings,
         patience: float,
+        peer: int,
     ) -> None:
         """Start it.  Raises Busy, TooSlow, and ApplicationError where no helper can be had."""
         self.kind = b""
@@ -241,6 +245,7 @@ class Run:
         self._pool = pool
         self._log = log
         self._settings = settings
+        self._peer = peer
         self._deadline = time.monotonic() + settings.time_limit
         self._ends = self._deadline
         self._idle_since = time.monotonic()
@@ -274,6 +279,8 @@ class Run:
             os.close(each)
         for each in (self._output, self._errors, self._control.fileno()):
             self._poller.register(each, select.POLLIN)
+        if self._peer >= 0:
+            self._poller.register(self._peer, 0)  # a hang-up is told unasked
         while not self._said:
             self._wait(only=self._control.fileno())
 
@@ -285,7 +292,7 @@ class Run:
     def read(self) -> bytes:
         """Return the next piece of the output, b"" at its end, when `kind` says how the script ended.
 
-        Raises TooSlow when its time is over.
+        Raises TooSlow when its time is over, RequestAborted when the visitor has gone.
         """
         self._idle_since = time.monotonic()
         while self._output >= 0:
@@ -333,6 +340,10 @@ class Run:
 
     def _wait(self, only: int = -1, until: float = float("inf")) -> bytes:
         ready = self._ready(self._patience(until))
+        if self._peer >= 0 and self._peer in ready:
+            self._poller.unregister(self._peer)
+            self._peer = -1
+            raise RequestAborted("the web server has hung up")
         if self._errors in ready:
             self._read_errors()
         if self._control is not None and self._control.fileno() in ready:
@@ -362,6 +373,8 @@ class Run:
             data = control.recv(64)
         except ConnectionResetError:
             data = b""
+        if not self._said and data.startswith(program.FULL):
+            raise Busy(f"{self._settings.max_running} scripts are running (max_running)")
         if not self._said and not data.startswith(program.STARTED):
             raise HelperGone
         self._said += data

@@ -220,7 +220,11 @@ class Exchange:
         body = self.body
         stream: Any = body.start() if body is not COMPLETE else io.BytesIO()
         if stream is None:
-            stream = Input(lambda: self._more(body), lambda seconds: self._arrives(body, seconds))
+            stream = Input(
+                lambda: self._more(body),
+                lambda seconds: self._arrives(body, seconds),
+                self.connection.worker.spool,
+            )
         if "CONTENT_LENGTH" not in environ and body.ended and body.received:
             environ["CONTENT_LENGTH"] = str(body.received)
         if self.filter_data is not None:

@@ -14,15 +14,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from gateways.server.spool import Spool
+
 
 class Input:
     """The stream that the application gets as `wsgi.input`."""
 
-    __slots__ = ("_arrives", "_at", "_more", "_piece")
+    __slots__ = ("_arrives", "_at", "_more", "_piece", "spool")
 
     def __init__(
-        self, more: Callable[[], bytes], arrives: Callable[[float], bool] = lambda seconds: True
+        self,
+        more: Callable[[], bytes],
+        arrives: Callable[[float], bool] = lambda seconds: True,
+        spool: Spool | None = None,
     ) -> None:
+        self.spool = spool
+        """Where the server itself would have stored the body, for an application that must."""
         self._more = more
         self._arrives = arrives
         self._piece = b""

@@ -47,6 +47,7 @@ class Plan:
         script_name: str = "",
         debug: bool = False,
         touch_reload: Sequence[str] = (),
+        crash_log: str = "",
         interpreter: str = "",
     ) -> None:
         target, colon, attribute = application.partition(":")
@@ -59,12 +60,14 @@ class Plan:
             application = target + colon + self.file
         interpreter = interpreter or sys.executable
         touch = [os.path.join(folder, each) for each in touch_reload]
-        settings = [f"{idle:g}", str(threads), script_name, "1" if debug else "0", *touch]
+        crash_log = os.path.join(folder, crash_log) if crash_log else ""
+        settings = [f"{idle:g}", str(threads), script_name, "1" if debug else "0", crash_log]
         self.daemon = [
             *(interpreter, "-P", "-c", _boot("gateways.warm.daemon", folder)),
-            *(application, *settings),
+            *(application, *settings, *touch),
         ]
         options = [f"--script-name={script_name}"] if script_name else []
+        options += [f"--crash-log={crash_log}"] if crash_log else []
         options += ["--debug"] if debug else []
         boot = _boot("gateways.cli.cgi", folder)
         self.plain = [interpreter, "-P", "-c", boot, *options, application]
@@ -93,6 +96,7 @@ def run(
     script_name: str = "",
     debug: bool = False,
     touch_reload: Sequence[str] = (),
+    crash_log: str = "",
     runtime_dir: str = "",
     keep: Sequence[str] = (),
 ) -> None:
@@ -100,7 +104,8 @@ def run(
 
     `application` is a file beside the CGI file ("app.py", "app.py:attribute"), or a module and its
     attribute.  The daemon has `threads` threads and ends after `idle` seconds without a request;
-    touching a file of `touch_reload` ends it as well.  `runtime_dir` is the private folder, `keep`
+    touching a file of `touch_reload` ends it as well.  `crash_log` is as for `gateways serve`.
+    `runtime_dir` is the private folder, `keep`
     are names of environment variables that it takes over from the first request.
     """
     from gateways.warm import stub
@@ -114,6 +119,7 @@ def run(
         script_name=script_name,
         debug=debug,
         touch_reload=touch_reload,
+        crash_log=crash_log,
     )
 
     def plain() -> int:

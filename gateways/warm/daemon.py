@@ -75,8 +75,8 @@ def _stand_down() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG TOUCH…"""
-    application, idle, threads, script_name, debug, *touch = arguments
+    """Serve: APPLICATION IDLE THREADS SCRIPT_NAME DEBUG CRASH_LOG TOUCH…"""
+    application, idle, threads, script_name, debug, crash_log, *touch = arguments
     signal.alarm(START_SECONDS)
     options = Options(
         idle_exit=float(idle),
@@ -84,6 +84,7 @@ def main(arguments: list[str]) -> None:
         script_name=script_name,
         debug=debug == "1",
         touch_reload=tuple(touch),
+        crash_log=crash_log,
         reload_on_change=True,
         exclusive=True,
         error_stream="web-server",

@@ -111,6 +111,22 @@ def test_an_answer_comes_while_the_body_is_awaited(
         assert peer.answer() == b"one\ntwo\n1234567890"
 
 
+def test_a_body_of_unknown_length_is_stored_where_the_server_stores_bodies(
+    scripts: Path, socket_path: Path
+) -> None:
+    folder = scripts / "spool"
+    folder.mkdir()
+    write(scripts, "where", f"{SHELL}{HEAD}echo $CONTENT_LENGTH\nexec readlink /proc/self/fd/0\n")
+    app = CGIApplication(scripts)
+    options: dict[str, Any] = {"stream_requests": True, "spool_folder": str(folder)}
+    with live.running(app, socket_path, **options) as server, server.peer() as peer:
+        body = [events.RequestBody(1, bytes(50_000)) for _ in range(3)]
+        peer.send(live.request("/where", method="POST"), *body, events.EndOfRequest(1))
+        length, where = peer.answer().decode().splitlines()
+        assert length == "150000"
+        assert where.startswith(f"{folder}/")
+
+
 def test_error_output_reaches_the_web_servers_log(scripts: Path, socket_path: Path) -> None:
     write(scripts, "script", f"{SHELL}echo trouble >&2\n{HEAD}echo ok\n")
     app = CGIApplication(scripts)

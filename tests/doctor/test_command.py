@@ -155,6 +155,7 @@ SILENCE = {
         "test_sockets.py::test_a_daemon_that_answers_is_met_with_silence",
         "test_urls.py::test_mount_points_that_stand_once",
     ],
+    "hosting.py": ["test_hosting.py::test_a_whole_folder_is_met_with_silence"],
     "output.py": ["test_scripts.py::test_a_script_that_runs_is_met_with_silence"],
     "paths.py": ["test_scripts.py::test_a_stranger_gets_through_where_everything_is_open"],
     "running.py": ["test_scripts.py::test_a_shell_script_is_met_with_silence"],

@@ -11,7 +11,6 @@ import fcntl
 import os
 import pty
 import shutil
-import socket
 import subprocess
 import sys
 import termios
@@ -20,7 +19,14 @@ from pathlib import Path
 
 from tests.http_client import HTTPAnswer, HTTPRequest, http_exchange
 from tests.interop import servers
-from tests.interop.servers import DEBIAN_PYTHON, REPOSITORY, Process, program, wait_until
+from tests.interop.servers import (
+    DEBIAN_PYTHON,
+    REPOSITORY,
+    Process,
+    free_port,
+    program,
+    wait_until,
+)
 
 MOUNT = b"/app"
 
@@ -59,11 +65,6 @@ def copy_package(package: Path) -> None:
     subprocess.run(command, check=True, capture_output=True)
     for path in [package, *package.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Way:

@@ -45,6 +45,7 @@ _PROGRAMS = {
     "nginx": ("nginx",),
     "apache": ("apache2",),
     "lighttpd": ("lighttpd",),
+    "process managers": ("spawn-fcgi", "multiwatch", "systemd-socket-activate"),
     "curl": ("curl",),
     "openssl": ("openssl",),
 }

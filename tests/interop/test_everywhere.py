@@ -23,17 +23,10 @@ from tests.interop import managers, servers
 from tests.interop.managers import BEHIND_NGINX, STARTERS, Terminal, Way, Ways
 from tests.interop.servers import program, wait_until
 
-PROGRAMS = ("spawn-fcgi", "multiwatch", "systemd-socket-activate", "lighttpd")
-
 
 @pytest.fixture(scope="module")
 def ways(request: pytest.FixtureRequest) -> Ways:
-    servers.require("nginx", "apache")
-    lacks = [name for name in PROGRAMS if not program(name)]
-    if lacks and os.environ.get("CI") == "true":
-        pytest.fail(f"missing: {', '.join(lacks)}", pytrace=False)
-    if lacks:
-        pytest.skip(f"missing: {', '.join(lacks)}")
+    servers.require("nginx", "apache", "lighttpd", "process managers")
     folder: Path = request.getfixturevalue("folder")
     return Ways(folder / "everywhere")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -76,7 +77,8 @@ def ask(app: PythonScript, body: bytes = b"", *, debug: bool = False, **more: An
         return "REFERENCE"
 
     wsgi.run(app, request, answer.take, 0, report, debug)
-    answer.log = request["wsgi.errors"].getvalue()
+    # Each line begins with "cgi", a reference and the script's name.
+    answer.log = re.sub(r"(?m)^cgi [0-9a-f]{8} ", "", request["wsgi.errors"].getvalue())
     return answer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateways.errors import ConfigurationError
+from gateways.errors import ApplicationError, ConfigurationError
 from gateways.pycgi import PythonScript
 from tests.pycgi.scripts import MODES, ask, environ, script, write
 
@@ -177,6 +177,27 @@ def test_what_is_logged_of_stderr_is_bounded(tmp_path: Path, mode: str, size: in
         # The last words are kept where they are the reason of a failure.
         write(tmp_path, source.partition(HEAD)[0])
         assert "last words" in ask(app).reported
+
+
+@both_modes
+def test_what_no_environment_can_carry_is_400(tmp_path: Path, mode: str) -> None:
+    with script(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD, mode) as app:
+        for value in ("a\0b", "\N{SNOWMAN}"):
+            assert ask(app, HTTP_X=value).status.startswith("400")
+        assert ask(app, PATH_INFO="/a\0b").status.startswith("400")
+        assert not (tmp_path / "ran").exists()
+
+
+def test_all_that_is_told_of_a_request_bears_its_reference(tmp_path: Path) -> None:
+    source = "import sys\nprint('one\\ntwo', file=sys.stderr)\n"
+    with script(tmp_path, source) as app:
+        request = environ()
+        with pytest.raises(ApplicationError) as raised:
+            app(request, lambda *_: None)
+        lines = request["wsgi.errors"].getvalue().splitlines()
+        reference = lines[0].split()[1]
+        assert lines == [f"cgi {reference} form.py: one", f"cgi {reference} form.py: two"]
+        assert f"cgi {reference} form.py gave no answer" in str(raised.value)
 
 
 def test_stderr_forges_no_log_lines_and_moves_no_cursor(tmp_path: Path) -> None:

@@ -128,7 +128,13 @@ def test_a_daemon_tells_a_stranger_nothing(short_path: Path, protocol: str) -> N
 
 
 @pytest.mark.parametrize(
-    "command", [["-m", "gateways", "cgi", "app.py"], ["script.cgi"]], ids=["cgi", "cgi.run"]
+    "command",
+    [
+        ["-m", "gateways", "cgi", "app.py"],
+        ["script.cgi"],
+        ["-c", "import gateways; gateways.run('app.py')"],
+    ],
+    ids=["cgi", "cgi.run", "run"],
 )
 def test_a_CGI_script_tells_a_stranger_nothing(tmp_path: Path, command: list[str]) -> None:
     nothing_is_told(run_cgi(tmp_path, *command).replace("\r\n", "\n").partition("\n\n")[2])

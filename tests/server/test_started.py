@@ -595,6 +595,30 @@ def test_FCGI_WEB_SERVER_ADDRS_knows_IPv6(tmp_path: Path) -> None:
         pytest.skip(f"this machine has no IPv6: {error}")
 
 
+def test_an_IPv4_peer_of_an_IPv6_socket_is_known_by_its_IPv4_address(tmp_path: Path) -> None:
+    try:
+        listener = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with (
+        listener,
+        started(program(), listener, log=tmp_path / "log", FCGI_WEB_SERVER_ADDRS="127.0.0.2"),
+    ):
+        assert answered_over_tcp(listener.getsockname()[1], "127.0.0.2")
+        assert not answered_over_tcp(listener.getsockname()[1], "127.0.0.1")
+
+
+def test_with_FCGI_WEB_SERVER_ADDRS_an_open_address_needs_no_allow(tmp_path: Path) -> None:
+    code, _, err = outcome(program("0.0.0.0:0"))
+    assert (code, "--allow" in err) == (1, True)
+    log = tmp_path / "log"
+    with started(program("0.0.0.0:0"), log=log, FCGI_WEB_SERVER_ADDRS="127.0.0.2"):
+        eventually(lambda: "serving" in log.read_text(), "it listens")
+        port = int(log.read_text().partition("fcgi://0.0.0.0:")[2].partition(" ")[0])
+        assert answered_over_tcp(port, "127.0.0.2")
+        assert not answered_over_tcp(port, "127.0.0.1")
+
+
 def test_FCGI_WEB_SERVER_ADDRS_does_not_concern_unix_sockets(short_path: Path) -> None:
     with (
         listening(short_path / "app.sock") as listener,

@@ -35,7 +35,7 @@ def _run_forker(script: Script, sock: socket.socket, arguments: list[str]) -> No
     from .forking import Forker
     from .preloading import preload
 
-    grace, *without = arguments[3:]
+    most, grace, *without = arguments[3:]
     _look_for_modules_beside(script)
     script.refresh()
     culprit = preload(script, set(without))
@@ -45,7 +45,7 @@ def _run_forker(script: Script, sock: socket.socket, arguments: list[str]) -> No
         os.execv(sys.executable, [sys.executable, PROGRAM, *arguments, culprit])
     gc.collect()
     gc.freeze()
-    Forker(script, sock, float(grace)).run()
+    Forker(script, sock, int(most), float(grace)).run()
 
 
 def _look_for_modules_beside(script: Script) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from contextlib import suppress
 
-from . import EXITED, FAILED, RAISED, RELEASE, SIGNALLED, STALE, STARTED
+from . import EXITED, FAILED, FULL, RAISED, RELEASE, SIGNALLED, STALE, STARTED
 from .request import Request, Setting, receive, tell
 from .script import Script, end_program, flush_files
 
@@ -42,9 +42,10 @@ class Child:
 class Forker:
     """The parent of a script's processes."""
 
-    def __init__(self, script: Script, sock: socket.socket, grace: float) -> None:
+    def __init__(self, script: Script, sock: socket.socket, most: int, grace: float) -> None:
         self._script = script
         self._sock = sock
+        self._most = most
         self._grace = grace
         self._setting = Setting(script)
         self._lifeline = Lifeline()
@@ -97,6 +98,11 @@ class Forker:
             request.close()
             return
         control = request.control
+        if len(self._children) + len(self._released) >= self._most:
+            with control, suppress(OSError):
+                control.send(FULL)
+            request.close()
+            return
         try:
             # Said before the fork: whoever does not hear it may ask another helper.
             control.send(STARTED)

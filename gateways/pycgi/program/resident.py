@@ -91,7 +91,10 @@ class Resident:
         gc.collect(1)
         if not stays:
             flush_files()
-        stays = self._state.restore() and stays
+        try:
+            stays = self._state.restore() and stays
+        except Exception:  # whatever the script has done: its answer is complete
+            stays = False
         self._setting.streams.flush()
         for number in range(3):
             os.dup2(self._null if number < 2 else self._own_stderr, number)

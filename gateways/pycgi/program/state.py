@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _locale
 import _signal  # type: ignore[import-not-found]  # typeshed leaves it out; without enumerations it is faster
+import _thread
 import gc
 import os
 import resource
@@ -75,8 +76,10 @@ class State:
         self._filters: list[Any] = list(warnings.filters)
 
         self._path = list(sys.path)
-        hooks: list[list[Any]] = [sys.meta_path, sys.path_hooks]
-        self._hooks = [(each, list(each)) for each in hooks]
+        self._hooks = [
+            (name, getattr(sys, name), list(getattr(sys, name)))
+            for name in ("meta_path", "path_hooks")
+        ]
         self._numbers: list[tuple[Any, Any]] = [
             (set_number, get_number())
             for set_number, get_number in (
@@ -132,11 +135,13 @@ class State:
     def _restore_interpreter(self) -> None:
         if sys.path != self._path:
             sys.path[:] = self._path
-        for hooks, then in self._hooks:
-            if hooks != then:
+        for name, hooks, then in self._hooks:
+            now = getattr(sys, name)
+            if now != then:
                 # A module that is imported once, six for example, may need its own.
-                added = [each for each in hooks if each not in then and not _is_of_script(each)]
+                added = [each for each in now if each not in then and not _is_of_script(each)]
                 hooks[:] = [*then, *added]
+                setattr(sys, name, hooks)
                 sys.path_importer_cache.clear()
         sys.excepthook, sys.displayhook = sys.__excepthook__, sys.__displayhook__
         sys.unraisablehook, sys.breakpointhook = sys.__unraisablehook__, sys.__breakpointhook__
@@ -154,8 +159,8 @@ class State:
         found.filters[:] = self._filters
         if "socket" in modules and modules["socket"].getdefaulttimeout() is not None:
             modules["socket"].setdefaulttimeout(None)
-        if "threading" in modules and hasattr(modules["threading"], "__excepthook__"):
-            modules["threading"].excepthook = modules["threading"].__excepthook__
+        if "threading" in modules:
+            modules["threading"].excepthook = _thread._excepthook
         if "random" in modules:
             modules["random"].seed()
 

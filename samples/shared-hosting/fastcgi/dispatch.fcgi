@@ -15,9 +15,16 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 APPLICATION = os.path.join(HERE, "application.py")
 THREADS = 1
 
+# Where there is only CGI: a process with so many threads stays to answer the next requests; 0 starts
+# Python anew for each request.
+WARM_THREADS = 0
+
 # Above this folder, so that no visitor can ask for it.  If this folder is itself below the web
 # server's document root, name a place outside of that; inside it is refused.
 CRASH_LOG = os.path.join(os.path.dirname(HERE), "crash.log")
+
+# The same goes for the folder of the warm process's socket, which is made where it is missing.
+PRIVATE = os.path.join(os.path.dirname(HERE), ".gateways")
 
 # Upload one of these anew and the next requests meet your new code.
 RESTART = [os.path.join(HERE, "tmp", "restart.txt"), os.path.abspath(__file__)]
@@ -46,11 +53,11 @@ except (ImportError, SyntaxError) as error:
         % (os.path.basename(__file__), error)
     )
 
-OPTIONS = {
-    "script_name": ".",
-    "threads": THREADS,
-    "crash_log": CRASH_LOG,
-    "touch_reload": RESTART,
-    "exclusive": True,
-}
-sys.exit(gateways.run(APPLICATION, *sys.argv[1:2], **OPTIONS))
+OPTIONS = {"script_name": ".", "crash_log": CRASH_LOG, "touch_reload": RESTART}
+if WARM_THREADS and os.environ.get("GATEWAY_INTERFACE"):
+    from gateways import warm
+
+    warm.run(APPLICATION, threads=WARM_THREADS, runtime_dir=PRIVATE, **OPTIONS)
+else:
+    OPTIONS.update(threads=THREADS, exclusive=True)
+    sys.exit(gateways.run(APPLICATION, *sys.argv[1:2], **OPTIONS))
