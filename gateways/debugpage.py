@@ -16,7 +16,16 @@ import sys
 import traceback
 
 from gateways.masking import MAX_NAME, bounded_repr, cut, printable, shown
-from gateways.tracebacks import applications_frames, bounded_traceback, says_it_all
+from gateways.tracebacks import (
+    MAX_MESSAGE,
+    applications_frames,
+    bounded_traceback,
+    chain,
+    message,
+    says_it_all,
+    slot,
+    title,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +36,6 @@ if TYPE_CHECKING:
 MAX_PAGE = 512 * 1024
 """Characters after which no more frames, variables or environ are added to a page."""
 
-MAX_MESSAGE = 4000
-"""Characters of one exception's text."""
-
-MAX_EXCEPTIONS = 20
 MAX_FRAMES = 40
 """Frames of one exception: the first and the last half of that."""
 
@@ -107,8 +112,11 @@ class _Frame:
 def _source(frame: FrameType, line: int) -> Iterator[tuple[int, str]]:
     """Yield the numbers and texts of the lines around `line`, as far as there is a source."""
     file = frame.f_code.co_filename
-    linecache.checkcache(file)
-    lines = linecache.getlines(file, frame.f_globals)
+    try:
+        linecache.checkcache(file)
+        lines = linecache.getlines(file, frame.f_globals)
+    except Exception:  # a module's loader may raise anything when it is asked for the source
+        return
     for number in range(max(1, line - CONTEXT), min(len(lines), line + CONTEXT) + 1):
         text = lines[number - 1].rstrip("\r\n").expandtabs(4)
         yield number, printable(cut(text, MAX_LINE))
@@ -140,7 +148,7 @@ def _named(name: object) -> str:
 
 def _frames(error: BaseException, silent: bool) -> tuple[list[_Frame], int]:
     """Return the frames to show of an exception, and how many were left out in their middle."""
-    walked = list(traceback.walk_tb(error.__traceback__))
+    walked = list(traceback.walk_tb(slot(error, "__traceback__")))
     kept = applications_frames([frame.f_code.co_filename for frame, _ in walked], silent)
     walked = walked[kept]
     over = max(0, len(walked) - MAX_FRAMES)
@@ -150,43 +158,17 @@ def _frames(error: BaseException, silent: bool) -> tuple[list[_Frame], int]:
     return [_Frame(frame, line) for frame, line in walked], over
 
 
-def _chain(error: BaseException) -> list[tuple[str, BaseException]]:
-    """Return each exception that has to do with the fault, with words on how; the fault itself first."""
-    found: list[tuple[str, BaseException]] = []
-    pending: list[tuple[str, BaseException]] = [("", error)]
-    seen: set[int] = set()
-    while pending and len(found) < MAX_EXCEPTIONS:
-        how, each = pending.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        found.append((how, each))
-        name = _title(each)
-        if isinstance(each, BaseExceptionGroup):
-            pending += [(f"One of those in {name}", one) for one in each.exceptions]
-        if each.__cause__ is not None:
-            pending.append((f"What {name} was raised from", each.__cause__))
-        elif each.__context__ is not None and not each.__suppress_context__:
-            pending.append((f"What was being handled when {name} was raised", each.__context__))
-    return found
-
-
-def _title(error: BaseException) -> str:
-    kind = type(error)
-    return printable(cut(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), 200))
-
-
 def _message(error: BaseException) -> str:
     """Return the exception's text and notes, in as many lines as it has."""
+    text = _syntax(error) if issubclass(type(error), SyntaxError) else message(error)
     try:
-        text = _syntax(error) if isinstance(error, SyntaxError) else str(error)
         notes = getattr(error, "__notes__", None)
         if type(notes) is list:
             text = "\n".join([text, *(str(note) for note in notes[:20])])
     except KeyboardInterrupt:
         raise
     except BaseException:
-        text = "<its str() raised>"
+        pass  # it has none that could be told
     return printable(cut(text, MAX_MESSAGE), "\n")
 
 
@@ -202,9 +184,14 @@ def _request(environ: Mapping[Any, Any]) -> str:
     return printable(cut(f"{method} {script}{path}", MAX_LINE))
 
 
-def _syntax(error: SyntaxError) -> str:
-    """Return the text with the file, the line and the mark below it."""
-    return "".join(traceback.format_exception_only(error)).rstrip("\n")
+def _syntax(error: BaseException) -> str:
+    """Return the text of a SyntaxError with the file, the line and the mark below it."""
+    try:
+        return "".join(traceback.format_exception_only(error)).rstrip("\n")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # what the application made it of is no place in a file
+        return message(error)
 
 
 # As plain text.
@@ -224,7 +211,7 @@ def _text(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 def _text_parts(error: BaseException, environ: Mapping[Any, Any]) -> Iterator[str]:
     yield f"{bounded_traceback(error)}\n"
-    for how, each in _chain(error):
+    for how, each in chain(error):
         frames, _ = _frames(each, not how and says_it_all(each))
         for frame in frames:
             yield f"\nVariables of {frame.function}, {frame.file} line {frame.line}\n"
@@ -268,11 +255,11 @@ def _escape(text: str) -> str:
 
 
 def _html(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> Iterator[str]:
-    title = _escape(_title(error))
+    heading = _escape(title(error))
     yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{heading}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
         f'<p class="warning">{_escape(WARNING)}</p>\n'
     )
     size = 0
@@ -287,11 +274,11 @@ def _html(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 def _html_parts(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> Iterator[str]:
     """Yield the page in parts that are whole in themselves, so that any end of them is a page."""
-    for how, each in _chain(error):
+    for how, each in chain(error):
         if how:
-            yield f"<h2>{_escape(how)}: {_escape(_title(each))}</h2>\n"
+            yield f"<h2>{_escape(how)}: {_escape(title(each))}</h2>\n"
         else:
-            yield f"<h1>{_escape(_title(each))}</h1>\n"
+            yield f"<h1>{_escape(title(each))}</h1>\n"
         yield f'<pre class="message">{_escape(_message(each))}</pre>\n'
         if not how:
             yield (

@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fastcgi": WIRE,
     "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
-    "loading": {"errors"},
+    "loading": {"errors", "tracebacks"},
     "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
