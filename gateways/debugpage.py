@@ -4,7 +4,7 @@ Every frame with its source and variables, the exceptions that led to it, the re
 It is HTML for a browser and plain text for anything else.  Everything is escaped, secrets are
 masked by their names, and each part and the whole are bounded; the page needs no other file and
 no script.  It is made from live frames, so their reprs run: those of the application's own classes
-may do what they like, but not raise.
+may do what they like, but not raise; how long they take together is bounded.
 
 Imported when there is a fault and --debug is on.  No I/O but that linecache reads the source.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import linecache
 import sys
+import time
 import traceback
 
 from gateways.masking import MAX_NAME, bounded_repr, cut, printable, shown
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 MAX_PAGE = 512 * 1024
 """Characters after which no more frames, variables or environ are added to a page."""
+
+MAX_SECONDS = 2.0
+"""How long the values of a page may take to tell; after that they are left out."""
 
 MAX_FRAMES = 40
 """Frames of one exception: the first and the last half of that."""
@@ -97,16 +101,28 @@ def _weight(parameters: str) -> float:
 # What is told.
 
 
+class _Values:
+    """What may be shown of values, as long as there is time for it: their reprs may be slow."""
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + MAX_SECONDS
+
+    def shown(self, name: object, value: object) -> str:
+        if time.monotonic() > self.until:
+            return "… (left out: to tell the values took too long)"
+        return shown(name, value)
+
+
 class _Frame:
     """One frame: where it stands, the lines around, its variables in the order of their making."""
 
-    def __init__(self, frame: FrameType, line: int | None) -> None:
+    def __init__(self, frame: FrameType, line: int | None, values: _Values) -> None:
         code = frame.f_code
         self.file = printable(cut(code.co_filename, MAX_LINE))
         self.line = line or code.co_firstlineno
         self.function = printable(cut(code.co_qualname, MAX_NAME))
         self.lines = list(_source(frame, self.line))
-        self.variables = list(_variables(frame))
+        self.variables = list(_variables(frame, values))
 
 
 def _source(frame: FrameType, line: int) -> Iterator[tuple[int, str]]:
@@ -122,18 +138,18 @@ def _source(frame: FrameType, line: int) -> Iterator[tuple[int, str]]:
         yield number, printable(cut(text, MAX_LINE))
 
 
-def _variables(frame: FrameType) -> Iterator[tuple[str, str]]:
+def _variables(frame: FrameType, values: _Values) -> Iterator[tuple[str, str]]:
     """Yield what may be shown of the arguments and the other local variables."""
-    values = frame.f_locals
+    found = frame.f_locals
     left = MAX_VARIABLES
-    for name, value in list(values.items()):
-        if values is frame.f_globals and _is_definition(name, value):
+    for name, value in list(found.items()):
+        if found is frame.f_globals and _is_definition(name, value):
             continue
         if left == 0:
-            yield "…", f"{len(values) - MAX_VARIABLES:,} more"
+            yield "…", f"{len(found) - MAX_VARIABLES:,} more"
             return
         left -= 1
-        yield _named(name), shown(name, value)
+        yield _named(name), values.shown(name, value)
 
 
 def _is_definition(name: str, value: object) -> bool:
@@ -146,7 +162,7 @@ def _named(name: object) -> str:
     return printable(cut(name if type(name) is str else bounded_repr(name), MAX_NAME))
 
 
-def _frames(error: BaseException, silent: bool) -> tuple[list[_Frame], int]:
+def _frames(error: BaseException, silent: bool, values: _Values) -> tuple[list[_Frame], int]:
     """Return the frames to show of an exception, and how many were left out in their middle."""
     walked = list(traceback.walk_tb(slot(error, "__traceback__")))
     kept = applications_frames([frame.f_code.co_filename for frame, _ in walked], silent)
@@ -155,7 +171,8 @@ def _frames(error: BaseException, silent: bool) -> tuple[list[_Frame], int]:
     if over:
         half = MAX_FRAMES // 2
         walked = walked[:half] + walked[-half:]
-    return [_Frame(frame, line) for frame, line in walked], over
+    # The last one is where it happened: it has the time first.
+    return [_Frame(frame, line, values) for frame, line in walked[::-1]][::-1], over
 
 
 def _message(error: BaseException) -> str:
@@ -172,10 +189,10 @@ def _message(error: BaseException) -> str:
     return printable(cut(text, MAX_MESSAGE), "\n")
 
 
-def _rows(environ: Mapping[Any, Any]) -> list[tuple[str, str]]:
+def _rows(environ: Mapping[Any, Any], values: _Values) -> list[tuple[str, str]]:
     """Return the environ's names and what may be shown of their values, in the order of the names."""
-    rows = [(_named(name), shown(name, value)) for name, value in list(environ.items())[:MAX_ROWS]]
-    return sorted(rows)
+    rows = list(environ.items())[:MAX_ROWS]
+    return sorted((_named(name), values.shown(name, value)) for name, value in rows)
 
 
 def _request(environ: Mapping[Any, Any]) -> str:
@@ -210,14 +227,15 @@ def _text(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 
 def _text_parts(error: BaseException, environ: Mapping[Any, Any]) -> Iterator[str]:
+    values = _Values()
     yield f"{bounded_traceback(error)}\n"
     for how, each in chain(error):
-        frames, _ = _frames(each, not how and says_it_all(each))
+        frames, _ = _frames(each, not how and says_it_all(each), values)
         for frame in frames:
             yield f"\nVariables of {frame.function}, {frame.file} line {frame.line}\n"
             yield "".join(f"    {name} = {value}\n" for name, value in frame.variables)
     yield f"\nThe request: {_request(environ)}\n"
-    yield "".join(f"    {name} = {value}\n" for name, value in _rows(environ))
+    yield "".join(f"    {name} = {value}\n" for name, value in _rows(environ, values))
 
 
 # As HTML.
@@ -274,6 +292,7 @@ def _html(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 def _html_parts(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> Iterator[str]:
     """Yield the page in parts that are whole in themselves, so that any end of them is a page."""
+    values = _Values()
     for how, each in chain(error):
         if how:
             yield f"<h2>{_escape(how)}: {_escape(title(each))}</h2>\n"
@@ -285,9 +304,9 @@ def _html_parts(error: BaseException, reference: str, environ: Mapping[Any, Any]
                 f'<p class="meta">{_escape(_request(environ))} · Reference: {_escape(reference)}'
                 f" · Python {_escape(sys.version.split()[0])}, {_escape(sys.executable or '')}</p>\n"
             )
-        yield from _html_frames(*_frames(each, not how and says_it_all(each)))
+        yield from _html_frames(*_frames(each, not how and says_it_all(each), values))
     yield _folded("The traceback as text", f"<pre>{_escape(bounded_traceback(error))}</pre>")
-    yield _folded("The request: its environ", _table(_rows(environ)))
+    yield _folded("The request: its environ", _table(_rows(environ, values)))
 
 
 def _html_frames(frames: list[_Frame], left_out: int) -> Iterator[str]:
