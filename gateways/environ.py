@@ -313,7 +313,10 @@ def _path_before(environ: dict[str, Any]) -> str:
         return redirected
     if environ.get("REDIRECT_STATUS", "200") != "200":
         return ""
-    path = _path_of(environ.get("REQUEST_URI", ""))
+    target: str = environ.get("REQUEST_URI", "")
+    path = _path_of(target)
+    if "%2f" in target.partition("?")[0].lower():
+        return ""  # AllowEncodedSlashes NoDecode: for Apache it is no slash
     return "" if "//" in path or "/./" in path + "/" or "/../" in path + "/" else path
 
 

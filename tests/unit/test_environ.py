@@ -272,6 +272,8 @@ class TestScriptNameAndPathInfo:
             (("/sub/dispatch.fcgi", "", "", "/sub/%C3%A9?q=/../"), ("/sub", "/é")),
             (("/sub/dispatch.fcgi", "", "", "/sub/a/%2E%2E/admin"), ("/sub/dispatch.fcgi", "")),
             (("/sub/dispatch.fcgi", "", "", "/sub//admin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/a%2Fadmin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/x?a%2fb"), ("/sub", "/x")),
             (("/sub/dispatch.fcgi", "", "", "/sub/.."), ("/sub/dispatch.fcgi", "")),
             # A target that is not below the folder, and a script that the visitor asked for.
             (("/sub/dispatch.fcgi", "", "/other/x", "/other/x"), ("/sub/dispatch.fcgi", "")),
