@@ -277,8 +277,11 @@ def _rewritten(environ: dict[str, Any]) -> Split:
 
     The application is mounted where that folder is, and the path is what the visitor asked for:
     Apache's SCRIPT_NAME is that of the script, which no visitor knows of.  Where the visitor has
-    asked for the script itself it is as sent.
+    asked for the script itself it is as sent, and also where Apache has: an ErrorDocument that
+    names the script brings it the path that was refused.
     """
+    if _is_error_document(environ):
+        return None
     script: str = environ.get("SCRIPT_NAME", "")
     path = _path_before(environ)
     if "/" not in script or (path.startswith(script) and path[len(script) :][:1] in ("", "/")):
@@ -288,16 +291,32 @@ def _rewritten(environ: dict[str, Any]) -> Split:
     return (folder, rest) if path.startswith(folder) and rest[:1] == "/" else None
 
 
+def _is_error_document(environ: dict[str, Any]) -> bool:
+    """Whether Apache answers an error with the script itself, not with a URL rewritten to it.
+
+    An ErrorDocument's redirect sets the status, of which there is one in a request, and a rewrite
+    keeps it: so only where the redirect before has the same status is REDIRECT_URL the document's.
+    """
+    given = environ.get("REDIRECT_STATUS", "200")
+    return given not in ("200", environ.get("REDIRECT_REDIRECT_STATUS"))
+
+
 def _path_before(environ: dict[str, Any]) -> str:
     """Return the path before it was rewritten, "" where it cannot be told.
 
     Apache's REDIRECT_URL is decoded and free of dot segments, as the path was to which its rules of
-    access applied.  REQUEST_URI is neither, so one that might mean another path does not count.
+    access applied.  REQUEST_URI is neither, so one that might mean another path does not count, nor
+    one that was refused (`QualifyRedirectURL On` puts an address into REDIRECT_URL).
     """
     redirected: str = environ.get("REDIRECT_URL", "")
     if redirected.startswith("/"):
         return redirected
-    path = _path_of(environ.get("REQUEST_URI", ""))
+    if environ.get("REDIRECT_STATUS", "200") != "200":
+        return ""
+    target: str = environ.get("REQUEST_URI", "")
+    path = _path_of(target)
+    if "%2f" in target.partition("?")[0].lower():
+        return ""  # AllowEncodedSlashes NoDecode: for Apache it is no slash
     return "" if "//" in path or "/./" in path + "/" or "/../" in path + "/" else path
 
 

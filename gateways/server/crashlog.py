@@ -3,7 +3,7 @@
 An entry has the time, the reference that the visitor was shown, the request, the traceback and the
 environ, secrets masked by their names.  The file is made with mode 600 and nobody else's: a
 symlink, another user's file, one with a second name and one below the web server's DOCUMENT_ROOT
-are refused, and so is a folder in which strangers could put another in its place.
+or Apache's CONTEXT_DOCUMENT_ROOT are refused, and so is a folder in which strangers could put another in its place.
 
 Several processes may write the same file.  When it is full it becomes PATH.1, and the one that had
 that name before is gone: two files of MAX_BYTES are all there ever is.
@@ -67,16 +67,18 @@ def check_place(path: str, environ: Mapping[Any, Any]) -> None:
         raise OSError(f"{folder} belongs to another user; name a file in a folder of your own")
     if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
         raise OSError(f"{folder} may be changed by everybody; chmod o-w {folder}")
-    root = environ.get("DOCUMENT_ROOT")
-    if not isinstance(root, str) or not root.strip("/"):
-        return
-    # The environ's strings are bytes as latin-1 (PEP 3333).
-    served = os.path.realpath(os.fsdecode(root.encode("latin-1", "replace")))
-    if os.path.realpath(folder) == served or os.path.realpath(folder).startswith(served + "/"):
-        raise OSError(
-            f"{path} is below the web server's DOCUMENT_ROOT, {served}, where visitors may ask for"
-            " it; name a file outside"
-        )
+    # Apache's second name is the folder of an Alias or a UserDir.
+    for name in ("DOCUMENT_ROOT", "CONTEXT_DOCUMENT_ROOT"):
+        root = environ.get(name)
+        if not isinstance(root, str) or not root.strip("/"):
+            continue
+        # The environ's strings are bytes as latin-1 (PEP 3333).
+        served = os.path.realpath(os.fsdecode(root.encode("latin-1", "replace")))
+        if f"{os.path.realpath(folder)}/".startswith(f"{served}/"):
+            raise OSError(
+                f"{path} is below the web server's {name}, {served}, where visitors may ask for"
+                " it; name a file outside"
+            )
 
 
 def _open(path: str) -> int:

@@ -1,7 +1,8 @@
 """samples/shared-hosting as a customer of a host uses it: copied by FTP, run by Apache as www-data.
 
 Three sites of one Apache that knows nothing of them but `AllowOverride All`: one that mod_fcgid runs,
-one that is CGI, and one that is warm CGI.  Each is there twice, at the root and below /sub.
+one that is CGI, and one that is warm CGI.  Each is there twice, at the root and below /sub, and the
+whole once more as an Alias at another port.  There is a password for /a/secret, which nobody has.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ MAIN = """\
 #   a2enmod fcgid
 #   a2enmod cgid
 #   a2enmod rewrite
+#   a2enmod auth_basic
+#   a2enmod authn_file
+#   a2enmod authz_user
 <FilesMatch "^\\.ht">
     Require all denied
 </FilesMatch>
@@ -53,7 +57,30 @@ Listen 127.0.0.1:{port}
     </Directory>
     FcgidMaxProcessesPerClass {processes}
     FcgidMaxRequestLen 10485760
+    <LocationMatch "^/(?:sub/)?a/secret">
+        AuthType Basic
+        AuthName members
+        AuthUserFile /dev/null
+        Require valid-user
+    </LocationMatch>
 </VirtualHost>
+"""
+
+ALIASES = """\
+Listen 127.0.0.1:{port}
+<VirtualHost 127.0.0.1:{port}>
+    DocumentRoot /var/empty
+{aliases}
+</VirtualHost>
+"""
+
+ALIAS = """\
+    Alias /~{kind} {root}
+    <Directory {root}>
+        Options FollowSymLinks
+        AllowOverride All
+        Require all granted
+    </Directory>
 """
 
 
@@ -63,6 +90,7 @@ class Site:
     def __init__(self, home: Path, kind: str, port: int) -> None:
         self.kind = kind
         self.port = port
+        self.alias_port = 0
         self.root = home / "public_html"
         self.program = "dispatch.fcgi" if kind == "fastcgi" else "app.cgi"
 
@@ -132,14 +160,18 @@ def give(path: Path) -> None:
 def hosting(folder: Path) -> Iterator[dict[str, Site]]:
     """The Apache of the host, with a site of each kind."""
     with ExitStack() as stack:
-        held = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in KINDS]
-        ports = [each.getsockname()[1] for each in held]
+        listeners = (socket.create_server(("127.0.0.1", 0)) for _ in ("aliases", *KINDS))
+        held = [stack.enter_context(each) for each in listeners]
+        alias_port, *ports = [each.getsockname()[1] for each in held]
     sites = {}
     text = MAIN
     for kind, port in zip(KINDS, ports, strict=True):
         site = sites[kind] = Site(folder / kind, kind, port)
+        site.alias_port = alias_port
         site.lay_out()
         text += SITE.format(port=port, root=site.root, processes=MAX_PROCESSES)
+    aliases = "".join(ALIAS.format(kind=kind, root=site.root) for kind, site in sites.items())
+    text += ALIASES.format(port=alias_port, aliases=aliases)
     configuration = folder / "hosting.conf"
     configuration.write_text(text)
     apache = folder / "apache"
@@ -149,7 +181,7 @@ def hosting(folder: Path) -> Iterator[dict[str, Site]]:
     servers.LOGS.append(apache / "error.log")
     process = servers.Process(servers.apache_command(main), apache / "output.log", cwd=apache)
     try:
-        process.wait_for(ports)
+        process.wait_for([alias_port, *ports])
         yield sites
     finally:
         process.stop()
@@ -246,6 +278,83 @@ def test_nothing_else_can_be_read(site: Site, mount: str, path: str) -> None:
     assert answer.status in (301, 400, 403, 404)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/PROGRAM", "/PROGRAM/", "/PROGRAM?/a/secret", "/PROGRAM/a/secret"),
+        *("//PROGRAM/a/secret", "/PROGRAM//a/secret", "/%2e/PROGRAM/a/secret"),
+        *("/a/../PROGRAM/a/secret", "/PROGRAM/x/../a/secret"),
+        *("/static/../PROGRAM/a/secret", "/static/%2e%2e/PROGRAM/a/secret"),
+    ],
+)
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_the_program_has_no_URL_of_its_own(site: Site, mount: str, path: str) -> None:
+    for name in (
+        site.program,
+        site.program.replace(".", "%2E"),
+        site.program.replace("p", "%70"),
+        site.program.upper(),
+    ):
+        answer = site.ask(mount + path.replace("PROGRAM", name))
+        assert answer.status == 404, name
+        # Apache's own answer: the application has not been asked.
+        assert b"<title>404 Not Found" in answer.body, name
+
+
+@pytest.mark.parametrize("path", ["/a/secret", "//a//secret/x", "/x/../a/secret"])
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_a_refused_path_does_not_reach_the_application(site: Site, mount: str, path: str) -> None:
+    program = f"{mount}/{site.program}"
+    assert site.ask(mount + path).status == 401
+    with addition(site, mount, f"ErrorDocument 401 {program}\n"):
+        # It is asked for its own URL without a path, for which it has no page.
+        assert b"There is no such page" in site.ask(mount + path).body
+    rewrite = f"RewriteEngine On\nRewriteRule ^old/(.*)$ {mount}/a/secret/$1 [L]\n"
+    with addition(site, mount, f"ErrorDocument 401 {program}\n{rewrite}"):
+        assert b"There is no such page" in site.ask(f"{mount}/old/users").body
+    with addition(site, mount, f"ErrorDocument 401 {mount}/a/sorry\n"):
+        answer = site.ask(mount + path)
+        assert b"This is the page /a/sorry," in answer.body
+
+
+@contextmanager
+def addition(site: Site, mount: str, text: str) -> Iterator[None]:
+    """What the owner has put before the lines of .htaccess."""
+    path = site.root / mount.strip("/") / ".htaccess"
+    original = path.read_text()
+    path.write_text(text + original)
+    try:
+        yield
+    finally:
+        path.write_text(original)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("x.py", "X.PY", "x.pyc", "crash.log", "crash.log.1", "x.db", "x.sqlite3", "x.db-wal"),
+        *("x.py~", "#x.py#", "x.py.bak", "x.py.orig", "x.py.old", ".x.py.swp", "x.sqlite-journal"),
+    ],
+)
+def test_files_of_some_names_are_closed_even_where_Apache_answers(site: Site, name: str) -> None:
+    path = site.root / "static" / name
+    path.write_text("geheim")
+    try:
+        assert site.ask(f"/static/{name.replace('#', '%23')}").status == 403
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["x.js", "log.txt", "x.db.js", "x.log.html", "backup.css"])
+def test_files_of_other_names_are_open(site: Site, name: str) -> None:
+    path = site.root / "static" / name
+    path.write_text("frei")
+    try:
+        assert site.text(f"/static/{name}") == "frei"
+    finally:
+        path.unlink()
+
+
 def test_an_upload_arrives(site: Site) -> None:
     body = os.urandom(3_000_000)
     answer = site.ask("/upload", "POST", body, Content_Type="application/octet-stream")
@@ -272,6 +381,14 @@ def test_a_fault_shows_an_id_and_the_log_has_the_rest(site: Site) -> None:
 
 def test_a_crash_log_that_visitors_could_ask_for_is_not_written(site: Site) -> None:
     assert site.ask("/sub/crash").status == 500
+    assert not site.log("/sub").exists()
+
+
+def test_nor_where_the_site_is_an_alias(site: Site) -> None:
+    """DOCUMENT_ROOT is then elsewhere, and the folder above the program's is served all the same."""
+    request = HTTPRequest("GET", f"/~{site.kind}/sub/crash".encode(), [], b"")
+    answer = http_exchange("127.0.0.1", site.alias_port, request)
+    assert b"The application failed. Reference: " in answer.body
     assert not site.log("/sub").exists()
 
 

@@ -228,16 +228,17 @@ def test_a_file_that_is_not_ones_own_is_refused(tmp_path: Path, prepare: Any, to
     assert not elsewhere.exists() or elsewhere.read_text() == "precious"
 
 
-def test_below_the_document_root_it_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["DOCUMENT_ROOT", "CONTEXT_DOCUMENT_ROOT"])
+def test_below_the_document_root_it_is_refused(tmp_path: Path, name: str) -> None:
     root = tmp_path / "public_html"
     (root / "app").mkdir(parents=True)
     (tmp_path / "link").symlink_to(root)
     for log in (root / "crash.log", root / "app" / "crash.log", tmp_path / "link" / "crash.log"):
-        _, err = run_cgi(tmp_path, str(log), DOCUMENT_ROOT=str(root))
-        assert "DOCUMENT_ROOT" in err
+        _, err = run_cgi(tmp_path, str(log), **{"DOCUMENT_ROOT": "/var/empty", name: str(root)})
+        assert f"server's {name}, {root}" in err
         assert not log.exists()
     beside = tmp_path / "public_html.log"
-    run_cgi(tmp_path, str(beside), DOCUMENT_ROOT=f"{root}/")
+    run_cgi(tmp_path, str(beside), **{name: f"{root}/"})
     assert beside.exists()
 
 

@@ -272,6 +272,8 @@ class TestScriptNameAndPathInfo:
             (("/sub/dispatch.fcgi", "", "", "/sub/%C3%A9?q=/../"), ("/sub", "/é")),
             (("/sub/dispatch.fcgi", "", "", "/sub/a/%2E%2E/admin"), ("/sub/dispatch.fcgi", "")),
             (("/sub/dispatch.fcgi", "", "", "/sub//admin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/a%2Fadmin"), ("/sub/dispatch.fcgi", "")),
+            (("/sub/dispatch.fcgi", "", "", "/sub/x?a%2fb"), ("/sub", "/x")),
             (("/sub/dispatch.fcgi", "", "", "/sub/.."), ("/sub/dispatch.fcgi", "")),
             # A target that is not below the folder, and a script that the visitor asked for.
             (("/sub/dispatch.fcgi", "", "/other/x", "/other/x"), ("/sub/dispatch.fcgi", "")),
@@ -286,6 +288,34 @@ class TestScriptNameAndPathInfo:
     ) -> None:
         names = ("SCRIPT_NAME", "PATH_INFO", "REDIRECT_URL", "REQUEST_URI")
         given = {name: value for name, value in zip(names, sent, strict=True) if value}
+        assert paths_of(script_name=".", **given) == seen
+
+    @pytest.mark.parametrize(
+        ("sent", "seen"),
+        [
+            # (REDIRECT_STATUS, REDIRECT_REDIRECT_STATUS, REDIRECT_URL), as captured from Apache
+            (("200", "", "/admin/users"), ("", "/admin/users")),
+            (("200", "200", "/admin/users"), ("", "/admin/users")),
+            # ErrorDocument 401 /sorry, rewritten to the script
+            (("401", "401", "/sorry"), ("", "/sorry")),
+            # ErrorDocument 401 /dispatch.fcgi: the URL is the one that was refused.
+            (("401", "", "/admin/users"), ("/dispatch.fcgi", "")),
+            (("403", "", "/admin/users"), ("/dispatch.fcgi", "")),
+            (("404", "", "/admin/users"), ("/dispatch.fcgi", "")),
+            (("", "", "/admin/users"), ("", "/admin/users")),
+            # The same after a rewrite from elsewhere.
+            (("401", "200", "/admin/users"), ("/dispatch.fcgi", "")),
+            # QualifyRedirectURL On
+            (("401", "401", "http://x/sorry"), ("/dispatch.fcgi", "")),
+            (("200", "", "http://x/admin/users"), ("", "/admin/users")),
+        ],
+    )
+    def test_a_path_that_Apache_refused_does_not_reach_the_application(
+        self, sent: tuple[str, str, str], seen: Seen
+    ) -> None:
+        names = ("REDIRECT_STATUS", "REDIRECT_REDIRECT_STATUS", "REDIRECT_URL")
+        given = {name: value for name, value in zip(names, sent, strict=True) if value}
+        given |= {"SCRIPT_NAME": "/dispatch.fcgi", "REQUEST_URI": "/admin/users"}
         assert paths_of(script_name=".", **given) == seen
 
     def test_script_name_is_text_and_the_path_is_bytes(self) -> None:
