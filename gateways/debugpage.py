@@ -4,7 +4,7 @@ Every frame with its source and variables, the exceptions that led to it, the re
 It is HTML for a browser and plain text for anything else.  Everything is escaped, secrets are
 masked by their names, and each part and the whole are bounded; the page needs no other file and
 no script.  It is made from live frames, so their reprs run: those of the application's own classes
-may do what they like, but not raise.
+may do what they like, but not raise; how long they take together is bounded.
 
 Imported when there is a fault and --debug is on.  No I/O but that linecache reads the source.
 """
@@ -13,10 +13,20 @@ from __future__ import annotations
 
 import linecache
 import sys
+import time
 import traceback
 
 from gateways.masking import MAX_NAME, bounded_repr, cut, printable, shown
-from gateways.tracebacks import applications_frames, bounded_traceback, says_it_all
+from gateways.tracebacks import (
+    MAX_MESSAGE,
+    applications_frames,
+    bounded_traceback,
+    chain,
+    message,
+    says_it_all,
+    slot,
+    title,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,10 +37,9 @@ if TYPE_CHECKING:
 MAX_PAGE = 512 * 1024
 """Characters after which no more frames, variables or environ are added to a page."""
 
-MAX_MESSAGE = 4000
-"""Characters of one exception's text."""
+MAX_SECONDS = 2.0
+"""How long the values of a page may take to tell; after that they are left out."""
 
-MAX_EXCEPTIONS = 20
 MAX_FRAMES = 40
 """Frames of one exception: the first and the last half of that."""
 
@@ -92,40 +101,55 @@ def _weight(parameters: str) -> float:
 # What is told.
 
 
+class _Values:
+    """What may be shown of values, as long as there is time for it: their reprs may be slow."""
+
+    def __init__(self) -> None:
+        self.until = time.monotonic() + MAX_SECONDS
+
+    def shown(self, name: object, value: object) -> str:
+        if time.monotonic() > self.until:
+            return "… (left out: to tell the values took too long)"
+        return shown(name, value)
+
+
 class _Frame:
     """One frame: where it stands, the lines around, its variables in the order of their making."""
 
-    def __init__(self, frame: FrameType, line: int | None) -> None:
+    def __init__(self, frame: FrameType, line: int | None, values: _Values) -> None:
         code = frame.f_code
         self.file = printable(cut(code.co_filename, MAX_LINE))
         self.line = line or code.co_firstlineno
         self.function = printable(cut(code.co_qualname, MAX_NAME))
         self.lines = list(_source(frame, self.line))
-        self.variables = list(_variables(frame))
+        self.variables = list(_variables(frame, values))
 
 
 def _source(frame: FrameType, line: int) -> Iterator[tuple[int, str]]:
     """Yield the numbers and texts of the lines around `line`, as far as there is a source."""
     file = frame.f_code.co_filename
-    linecache.checkcache(file)
-    lines = linecache.getlines(file, frame.f_globals)
+    try:
+        linecache.checkcache(file)
+        lines = linecache.getlines(file, frame.f_globals)
+    except Exception:  # a module's loader may raise anything when it is asked for the source
+        return
     for number in range(max(1, line - CONTEXT), min(len(lines), line + CONTEXT) + 1):
         text = lines[number - 1].rstrip("\r\n").expandtabs(4)
         yield number, printable(cut(text, MAX_LINE))
 
 
-def _variables(frame: FrameType) -> Iterator[tuple[str, str]]:
+def _variables(frame: FrameType, values: _Values) -> Iterator[tuple[str, str]]:
     """Yield what may be shown of the arguments and the other local variables."""
-    values = frame.f_locals
+    found = frame.f_locals
     left = MAX_VARIABLES
-    for name, value in list(values.items()):
-        if values is frame.f_globals and _is_definition(name, value):
+    for name, value in list(found.items()):
+        if found is frame.f_globals and _is_definition(name, value):
             continue
         if left == 0:
-            yield "…", f"{len(values) - MAX_VARIABLES:,} more"
+            yield "…", f"{len(found) - MAX_VARIABLES:,} more"
             return
         left -= 1
-        yield _named(name), shown(name, value)
+        yield _named(name), values.shown(name, value)
 
 
 def _is_definition(name: str, value: object) -> bool:
@@ -138,62 +162,37 @@ def _named(name: object) -> str:
     return printable(cut(name if type(name) is str else bounded_repr(name), MAX_NAME))
 
 
-def _frames(error: BaseException, silent: bool) -> tuple[list[_Frame], int]:
+def _frames(error: BaseException, silent: bool, values: _Values) -> tuple[list[_Frame], int]:
     """Return the frames to show of an exception, and how many were left out in their middle."""
-    walked = list(traceback.walk_tb(error.__traceback__))
+    walked = list(traceback.walk_tb(slot(error, "__traceback__")))
     kept = applications_frames([frame.f_code.co_filename for frame, _ in walked], silent)
     walked = walked[kept]
     over = max(0, len(walked) - MAX_FRAMES)
     if over:
         half = MAX_FRAMES // 2
         walked = walked[:half] + walked[-half:]
-    return [_Frame(frame, line) for frame, line in walked], over
-
-
-def _chain(error: BaseException) -> list[tuple[str, BaseException]]:
-    """Return each exception that has to do with the fault, with words on how; the fault itself first."""
-    found: list[tuple[str, BaseException]] = []
-    pending: list[tuple[str, BaseException]] = [("", error)]
-    seen: set[int] = set()
-    while pending and len(found) < MAX_EXCEPTIONS:
-        how, each = pending.pop(0)
-        if id(each) in seen:
-            continue
-        seen.add(id(each))
-        found.append((how, each))
-        name = _title(each)
-        if isinstance(each, BaseExceptionGroup):
-            pending += [(f"One of those in {name}", one) for one in each.exceptions]
-        if each.__cause__ is not None:
-            pending.append((f"What {name} was raised from", each.__cause__))
-        elif each.__context__ is not None and not each.__suppress_context__:
-            pending.append((f"What was being handled when {name} was raised", each.__context__))
-    return found
-
-
-def _title(error: BaseException) -> str:
-    kind = type(error)
-    return printable(cut(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins."), 200))
+    # The last one is where it happened: it has the time first.
+    return [_Frame(frame, line, values) for frame, line in walked[::-1]][::-1], over
 
 
 def _message(error: BaseException) -> str:
     """Return the exception's text and notes, in as many lines as it has."""
+    text = _syntax(error) if issubclass(type(error), SyntaxError) else message(error)
     try:
-        text = _syntax(error) if isinstance(error, SyntaxError) else str(error)
         notes = getattr(error, "__notes__", None)
         if type(notes) is list:
             text = "\n".join([text, *(str(note) for note in notes[:20])])
     except KeyboardInterrupt:
         raise
     except BaseException:
-        text = "<its str() raised>"
+        pass  # it has none that could be told
     return printable(cut(text, MAX_MESSAGE), "\n")
 
 
-def _rows(environ: Mapping[Any, Any]) -> list[tuple[str, str]]:
+def _rows(environ: Mapping[Any, Any], values: _Values) -> list[tuple[str, str]]:
     """Return the environ's names and what may be shown of their values, in the order of the names."""
-    rows = [(_named(name), shown(name, value)) for name, value in list(environ.items())[:MAX_ROWS]]
-    return sorted(rows)
+    rows = list(environ.items())[:MAX_ROWS]
+    return sorted((_named(name), values.shown(name, value)) for name, value in rows)
 
 
 def _request(environ: Mapping[Any, Any]) -> str:
@@ -202,9 +201,14 @@ def _request(environ: Mapping[Any, Any]) -> str:
     return printable(cut(f"{method} {script}{path}", MAX_LINE))
 
 
-def _syntax(error: SyntaxError) -> str:
-    """Return the text with the file, the line and the mark below it."""
-    return "".join(traceback.format_exception_only(error)).rstrip("\n")
+def _syntax(error: BaseException) -> str:
+    """Return the text of a SyntaxError with the file, the line and the mark below it."""
+    try:
+        return "".join(traceback.format_exception_only(error)).rstrip("\n")
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # what the application made it of is no place in a file
+        return message(error)
 
 
 # As plain text.
@@ -223,14 +227,15 @@ def _text(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 
 def _text_parts(error: BaseException, environ: Mapping[Any, Any]) -> Iterator[str]:
+    values = _Values()
     yield f"{bounded_traceback(error)}\n"
-    for how, each in _chain(error):
-        frames, _ = _frames(each, not how and says_it_all(each))
+    for how, each in chain(error):
+        frames, _ = _frames(each, not how and says_it_all(each), values)
         for frame in frames:
             yield f"\nVariables of {frame.function}, {frame.file} line {frame.line}\n"
             yield "".join(f"    {name} = {value}\n" for name, value in frame.variables)
     yield f"\nThe request: {_request(environ)}\n"
-    yield "".join(f"    {name} = {value}\n" for name, value in _rows(environ))
+    yield "".join(f"    {name} = {value}\n" for name, value in _rows(environ, values))
 
 
 # As HTML.
@@ -268,11 +273,11 @@ def _escape(text: str) -> str:
 
 
 def _html(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> Iterator[str]:
-    title = _escape(_title(error))
+    heading = _escape(title(error))
     yield (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{heading}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
         f'<p class="warning">{_escape(WARNING)}</p>\n'
     )
     size = 0
@@ -287,20 +292,21 @@ def _html(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> I
 
 def _html_parts(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> Iterator[str]:
     """Yield the page in parts that are whole in themselves, so that any end of them is a page."""
-    for how, each in _chain(error):
+    values = _Values()
+    for how, each in chain(error):
         if how:
-            yield f"<h2>{_escape(how)}: {_escape(_title(each))}</h2>\n"
+            yield f"<h2>{_escape(how)}: {_escape(title(each))}</h2>\n"
         else:
-            yield f"<h1>{_escape(_title(each))}</h1>\n"
+            yield f"<h1>{_escape(title(each))}</h1>\n"
         yield f'<pre class="message">{_escape(_message(each))}</pre>\n'
         if not how:
             yield (
                 f'<p class="meta">{_escape(_request(environ))} · Reference: {_escape(reference)}'
                 f" · Python {_escape(sys.version.split()[0])}, {_escape(sys.executable or '')}</p>\n"
             )
-        yield from _html_frames(*_frames(each, not how and says_it_all(each)))
+        yield from _html_frames(*_frames(each, not how and says_it_all(each), values))
     yield _folded("The traceback as text", f"<pre>{_escape(bounded_traceback(error))}</pre>")
-    yield _folded("The request: its environ", _table(_rows(environ)))
+    yield _folded("The request: its environ", _table(_rows(environ, values)))
 
 
 def _html_frames(frames: list[_Frame], left_out: int) -> Iterator[str]:

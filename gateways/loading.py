@@ -476,11 +476,11 @@ def _package_hint(path: str) -> str:
 
 def _import_failure(error: BaseException, what: str, hint: str = "") -> ApplicationImportError:
     """Make the error that shows the user's own traceback and names the fault in a line."""
-    import traceback
+    from gateways import tracebacks  # here: it costs milliseconds
 
     _cut_chain(error)
-    text = "".join(traceback.format_exception(error))
-    summary = traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
+    text = f"{tracebacks.whole_traceback(error)}\n"
+    summary = tracebacks.summary(error)
     if isinstance(error, ModuleNotFoundError):
         summary += f"; install it for {sys.executable}, or use the environment that has it"
     verb = "calling" if what.endswith("()") else "importing"

@@ -371,12 +371,13 @@ def _give_up(
     """
     if answer.send_failure is not None:
         raise answer.send_failure
-    if answer.over or isinstance(error, KeyboardInterrupt):
+    # Not isinstance, which asks the application's own class for its __class__.
+    if answer.over or issubclass(type(error), KeyboardInterrupt):
         raise error
-    if isinstance(error, Exception):
-        fault = error
+    if issubclass(type(error), Exception):
+        fault: Exception = error  # type: ignore[assignment]  # its type was looked at
     else:
-        fault = ApplicationError(f"the application raised {error!r}")
+        fault = ApplicationError(f"the application raised {_repr(error)}")
         fault.__cause__ = error
     if _peer_is_gone(fault):
         answer.transmit(RequestAborted(answer.request_id, fault))
@@ -390,11 +391,19 @@ def _give_up(
             answer.transmit(event)
 
 
+def _repr(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # the application's classes may do what they like
+        return type(error).__name__
+
+
 def _peer_is_gone(error: Exception) -> bool:
     # Django, for one, raises its own exception from the one that wsgi.input raised.
-    return isinstance(error, errors.RequestAborted) or isinstance(
-        error.__cause__, errors.RequestAborted
-    )
+    cause = BaseException.__dict__["__cause__"].__get__(error)
+    return any(issubclass(type(each), errors.RequestAborted) for each in (error, cause))
 
 
 def _send_debug_page(
@@ -421,18 +430,17 @@ def _send_debug_page(
 
 def _close(answer: _Answer, result: Any, report: Callable[[Exception], str]) -> None:
     """Call the iterable's close() (PEP 3333 "Specification Details"); the answer is over by now."""
-    close = getattr(result, "close", None)
-    if close is None:
-        return
     try:
-        close()
+        close = getattr(result, "close", None)
+        if close is not None:
+            close()
     except Exception as error:
         if error is not answer.send_failure and not _peer_is_gone(error):
             report(error)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        report(ApplicationError(f"the iterable's close() raised {error!r}"))
+        report(ApplicationError(f"the iterable's close() raised {_repr(error)}"))
 
 
 class FileWrapper:

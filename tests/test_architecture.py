@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fastcgi": WIRE,
     "scgi": WIRE | {"document", "documentclient"},
     "addresses": {"errors"},
-    "loading": {"errors"},
+    "loading": {"errors", "tracebacks"},
     "pycgi": GROUND | {"response", "headparser", "server", "cgihost"},
     "server": BELOW_THE_EDGES,
     "client": BELOW_THE_EDGES - {"wsgi"},
@@ -72,7 +72,10 @@ FRONT_DOORS = {
 """The only functions below the edges that may import an edge, and which: people look for them there."""
 
 EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "warm", "testing", "cli", "__main__"}
-PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {"addresses", "loading", "__init__"}
+PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {
+    *("addresses", "loading", "__init__"),
+    "debugpage",  # runs the reprs of the application's objects, for so long
+}
 """Units that do no I/O, read no clock, no environment, and do not log."""
 
 IMPURE = {

@@ -32,7 +32,7 @@ from contextlib import suppress
 from gateways import errors, events
 from gateways.server.body import Body
 from gateways.server.exchange import Exchange, Refusal
-from gateways.server.log import log
+from gateways.server.log import log, log_exception
 from gateways.server.sending import Sending, Turn
 
 TYPE_CHECKING = False
@@ -203,8 +203,8 @@ class Connection(Sending):
         return ready
 
     def _on_internal_error(self) -> None:
-        log.exception("%s: internal error; please report it", self)
         self.give_up()
+        log_exception("%s: internal error; please report it", self)
 
     def is_idle(self) -> bool:
         """Whether nothing at all is under way, so that closing the connection harms nobody.

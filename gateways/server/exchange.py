@@ -15,7 +15,7 @@ from gateways.events import EndOfResponse, RequestAborted, WholeAnswer
 from gateways.response import plain_answer
 from gateways.server.body import COMPLETE, Body
 from gateways.server.input import Input
-from gateways.server.log import log, printable
+from gateways.server.log import log, log_exception, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -190,8 +190,8 @@ class Exchange:
         except errors.RequestAborted as error:
             log.debug("%s: %s", connection, error)  # visitors leave all the time
         except BaseException:  # a thread must outlive whatever an application raises
-            log.exception("%s: the request ended in an error that nobody handled", connection)
-            connection.give_up()
+            connection.give_up()  # first of all: whatever becomes of the log
+            log_exception("%s: the request ended in an error that nobody handled", connection)
         finally:
             self._over = True  # what stands unfinished in wsgi.errors goes to the log
             if self._errors is not None and self._errors.partial:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from gateways.errors import ConfigurationError
 from gateways.server.channel import FORK, STOP, Message, channel_pair
 from gateways.server.listeners import Listener
-from gateways.server.log import flush, log
+from gateways.server.log import flush, log, log_exception
 from gateways.server.options import Options
 from gateways.server.shares import Shares
 from gateways.server.template import FAILED, Template, fork
@@ -125,7 +125,7 @@ class Generation:
                 )
                 status = template.run()
             except BaseException:  # it must not run on as a second master
-                log.exception("the template process failed")
+                log_exception("the template process failed")
             finally:
                 flush()
                 # The application's exit functions are the workers'.

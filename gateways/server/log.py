@@ -31,6 +31,20 @@ def configure(level: str) -> None:
     log.addHandler(handler)
 
 
+def log_exception(message: str, *values: object) -> None:
+    """Log the exception that is being handled, with its traceback and after `message` % `values`.
+
+    Nothing is raised, as log.exception would for an exception that cannot be formatted: who calls
+    this has a thread to keep alive.
+    """
+    error = sys.exc_info()[1]
+    with suppress(Exception):
+        from gateways.tracebacks import whole_traceback  # here: it is needed in an emergency only
+
+        text = whole_traceback(error) if error is not None else "no exception"
+        log.error(f"{message}\n%s", *values, text)
+
+
 def flush() -> None:
     """Write out what stdout and stderr still hold; either may be closed, or None."""
     for stream in (sys.stdout, sys.stderr):

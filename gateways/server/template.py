@@ -39,7 +39,7 @@ from gateways.server.channel import (
     Message,
 )
 from gateways.server.listeners import Listener
-from gateways.server.log import flush, leave, log
+from gateways.server.log import flush, leave, log, log_exception
 from gateways.server.options import Options
 from gateways.server.shares import Shares
 from gateways.server.worker import Application, Worker
@@ -270,7 +270,7 @@ class Template:
         try:
             status = self._serve(slot, parent)
         except BaseException:  # it must not run on as a second template
-            log.exception("the worker failed")
+            log_exception("the worker failed")
         finally:
             leave(status)
 

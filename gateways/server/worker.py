@@ -25,7 +25,7 @@ from gateways import wsgi
 from gateways.server.backlog import Tails
 from gateways.server.connection import BODY_SIZE, Connection
 from gateways.server.listeners import Listener
-from gateways.server.log import leave, log
+from gateways.server.log import leave, log, log_exception
 from gateways.server.options import Options
 from gateways.server.protocols import codec_factory
 from gateways.server.seats import Seat, Seats
@@ -292,7 +292,7 @@ class Worker:
             try:
                 self._take_events(seat)
             except Exception:  # a thread must outlive whatever is raised in it
-                log.exception("internal error; please report it")
+                log_exception("internal error; please report it")
             finally:
                 seat.connection = None
                 self._seats.leave(seat)
@@ -345,9 +345,9 @@ class Worker:
                 self._tick_when_due()
 
     def _on_internal_error(self, connection: Connection | None) -> None:
-        log.exception("internal error; please report it")
         if connection is not None:
             connection.give_up()
+        log_exception("internal error; please report it")
 
     def _on_other(self, descriptor: int, seat: Seat) -> None:
         listener = self._listeners.get(descriptor)

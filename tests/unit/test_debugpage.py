@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import collections
 import html.parser
 import linecache
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -292,6 +294,60 @@ def test_the_page_is_bounded(application: Any, accept: str) -> None:
     assert len(page.reports) == 1
     if accept == BROWSER:
         structure(page)
+
+
+class Slow:
+    told = 0
+
+    def __repr__(self) -> str:
+        Slow.told += 1
+        time.sleep(0.05)
+        return "told"
+
+
+def slow(environ: dict[str, Any], start_response: Any, level: int = 10) -> Any:
+    if level:
+        first = second = third = Slow()
+        return slow(environ, start_response, level - 1) or (first, second, third)
+    raise ValueError("it is broken")
+
+
+@both
+def test_values_that_are_slow_to_tell_are_told_for_a_while(
+    accept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debugpage, "MAX_SECONDS", 0.2)
+    Slow.told = 0
+    page = Page(slow, accept=accept)
+    assert Slow.told <= 5
+    assert "left out: to tell the values took too long" in page.text
+    assert "it is broken" in page.text
+
+
+def with_containers(environ: dict[str, Any], start_response: Any, level: int = 38) -> Any:
+    many, rows = MANY, ROWS
+    if level:
+        return with_containers(environ, start_response, level - 1) or (many, rows)
+    raise ValueError("it is broken")
+
+
+class Item:
+    told = 0
+
+    def __repr__(self) -> str:
+        Item.told += 1
+        return "x" * 400
+
+
+MANY = collections.deque([Item()] * 300_000)
+ROWS = [[[Item()] * 12] * 12] * 12
+
+
+@both
+def test_of_what_is_large_only_the_beginning_is_asked_for(accept: str) -> None:
+    Item.told = 0
+    Page(with_containers, accept=accept)
+    assert Item.told < 40 * 2 * 12
 
 
 def test_frames_in_the_middle_of_a_recursion_are_left_out() -> None:
