@@ -5,6 +5,8 @@ Limits stand here with the reason beside them.
 
 from __future__ import annotations
 
+import os
+
 from gateways.errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -367,6 +369,14 @@ class Options:
             raise ConfigurationError(
                 f"option script_name: {self.script_name!r} does not begin with /; write /app"
             )
+        # The application may go to another folder.
+        self.crash_log = _absolute(self.crash_log)
+        self.spool_folder = _absolute(self.spool_folder)
+        self.touch_reload = tuple(map(_absolute, self.touch_reload))
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
 
 
 def check(option: Option, value: Any) -> Any:
