@@ -196,7 +196,7 @@ def test_one_change_is_one_reload_whoever_sees_it_and_when(tmp_path: Path) -> No
     touched = tmp_path / "restart.txt"
     watches = [Watch([str(touched)], False) for _ in range(3)]
     shares = Shares(3)
-    taken = []
+    taken: list[bool] = []
     for _ in range(2):
         touched.write_text("x" * (len(taken) + 1))
         for index, watch in enumerate(watches):
