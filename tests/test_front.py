@@ -146,6 +146,7 @@ def test_the_front_carries_uploads_of_known_and_unknown_length(
         "Content-Length: 4\r\nTransfer-Encoding: xchunked",
         "Content-Length: 4\r\nTransfer-Encoding: chunked, identity",
         "Content-Length: 4\r\nTransfer-Encoding : chunked",
+        "Content-Length: 4\r\nTransfer-Encoding:",
         "Content-Length: 4\r\nContent-Length: 40",
         "Content-Length: +4",
     ],
@@ -164,6 +165,35 @@ def test_the_front_lets_no_request_be_smuggled_in_a_body(
     assert seen
     # Refused, or one request whose end is where the chunks end; then the connection is closed.
     assert seen.count(b"HTTP/1.") == 1
+    assert b"smuggled" not in seen
+
+
+@pytest.mark.parametrize(
+    ("version", "framing"),
+    [
+        ("1.0", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+        ("1.0", "Transfer-Encoding: chunked"),
+        ("1.0", "transfer-encoding:"),
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding: chunked"),
+        ("1.1", "Content-Length: 5\r\nTransfer-Encoding:"),
+        ("1.1", "Transfer-Encoding: \t"),
+        ("1.1", "Transfer-Encoding:\r\n chunked"),
+        ("1.1", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
+    ],
+)
+def test_a_request_whose_end_is_in_doubt_is_refused(
+    visitor: http.client.HTTPConnection, version: str, framing: str
+) -> None:
+    """RFC 9112 §6.1: Transfer-Encoding is not for HTTP/1.0, and not beside Content-Length."""
+    message = (
+        f"POST /upload HTTP/{version}\r\nHost: a\r\nConnection: keep-alive\r\n{framing}\r\n\r\n"
+        "0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+    )
+    with socket.create_connection((visitor.host, visitor.port), 20) as sock:
+        sock.sendall(message.encode())
+        seen = b"".join(iter(lambda: sock.recv(65536), b""))  # and the front closes
+    assert re.findall(rb"(?m)^HTTP/1.+\d", seen) == [b"HTTP/%s 400" % version.encode()]
+    assert re.findall(rb"(?im)^connection:.*\b", seen) == [b"Connection: close"]
     assert b"smuggled" not in seen
 
 

@@ -10,6 +10,7 @@ its user; nothing about it is meant for strangers.
 from __future__ import annotations
 
 import logging
+import re
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -39,6 +40,10 @@ THREADS = 16
 TIMEOUT = 3600.0
 """Seconds of silence after which an answer is given up: an event stream may be quiet for long."""
 
+_TRANSFER_ENCODING = re.compile(
+    rb"\r\ntransfer-encoding:[ \t]*([^\r]*?)[ \t]*(?=\r)", re.IGNORECASE
+)
+
 
 def create(backend: addresses.Address | str, host: str, port: int) -> Front:
     """Return an HTTP server on HOST:PORT in front of `backend`, listening and not yet running.
@@ -66,10 +71,11 @@ def create(backend: addresses.Address | str, host: str, port: int) -> Front:
 
 
 def _strict_channel() -> type:
-    """Return waitress's channel, but that a request with both framings is a 400 (RFC 9112 §6.1).
+    """Return waitress's channel, but that a request whose framing is in doubt is a 400.
 
-    waitress goes by the chunks and keeps the connection, on which a proxy before it that went by
-    the length would have put another visitor's request.
+    Transfer-Encoding is taken in HTTP/1.1 alone, as `chunked` and without Content-Length (RFC 9112
+    §6.1).  waitress takes one of the two framings or neither, and keeps the connection, on which a
+    proxy before it that saw another end would have put another visitor's request.
     """
     from waitress.channel import HTTPChannel  # type: ignore[import-untyped]  # it ships no types
     from waitress.parser import (  # type: ignore[import-untyped]  # it ships no types
@@ -80,10 +86,28 @@ def _strict_channel() -> type:
     class Parser(HTTPRequestParser):  # type: ignore[misc]  # it ships no types
         def parse_header(self, header_plus: bytes) -> None:
             super().parse_header(header_plus)
-            if self.chunked and "CONTENT_LENGTH" in self.headers:
-                raise ParsingError("Content-Length beside Transfer-Encoding")
+            # From `headers` waitress has taken it already, or passes it on unread.
+            codings = _TRANSFER_ENCODING.findall(header_plus)
+            doubt = _doubt(self.version, "CONTENT_LENGTH" in self.headers, codings)
+            if doubt:
+                # waitress would promise to keep the connection, and close it.
+                self.headers.pop("CONNECTION", None)
+                raise ParsingError(doubt)
 
     return type("Channel", (HTTPChannel,), {"parser_class": Parser})
+
+
+def _doubt(version: str, has_length: bool, codings: list[bytes]) -> str:
+    """Return why nobody can be sure where a request with these Transfer-Encodings ends, or ""."""
+    if not codings:
+        return ""
+    if version != "1.1":
+        return f"Transfer-Encoding in HTTP/{version or '0.9'}, which has none"
+    if has_length:
+        return "Content-Length beside Transfer-Encoding"
+    if [each.lower() for each in codings] != [b"chunked"]:
+        return "Transfer-Encoding is something else than chunked, once"
+    return ""
 
 
 def _bind(host: str, port: int) -> socket.socket:

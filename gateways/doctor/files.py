@@ -80,7 +80,8 @@ def _written_by_others(path: str, found: os.stat_result) -> bool:
 def _is_private(group: int) -> bool:
     """Whether a group is this user's alone, as where each user has one and the umask is 002.
 
-    It bears the user's name, is the user's own, and lists nobody else.
+    It bears the user's name, is the user's own, lists nobody else, and is nobody else's own: who has
+    it as the group of his entry in passwd is not listed in it.
     """
     import grp
     import pwd
@@ -90,8 +91,10 @@ def _is_private(group: int) -> bool:
         found = grp.getgrgid(group)
     except KeyError:
         return False
-    own = user.pw_gid == group and user.pw_name == found.gr_name
-    return own and not set(found.gr_mem) - {user.pw_name}
+    if user.pw_gid != group or user.pw_name != found.gr_name:
+        return False
+    owners = {each.pw_uid for each in pwd.getpwall() if each.pw_gid == group}
+    return not set(found.gr_mem) - {user.pw_name} and not owners - {user.pw_uid}
 
 
 def _has_access_list(path: str) -> bool:

@@ -76,6 +76,13 @@ def _files_of(package: str) -> set[str]:
             folders[:] = [each for each in folders if each not in _NEEDLESS]
         for name in names:
             path = os.path.join(place, name)
-            if name.endswith(".py") and os.path.getsize(path):
+            if name.endswith(".py") and _holds_anything(path):
                 found.add(os.path.relpath(path, package))
     return found
+
+
+def _holds_anything(path: str) -> bool:
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:  # a link to nowhere
+        return False

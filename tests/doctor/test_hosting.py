@@ -67,5 +67,15 @@ def test_a_package_that_is_not_there_is_told(site: Path) -> None:
     assert finding.seen.endswith("gateways is not there")
 
 
+def test_a_link_to_nowhere_in_the_package_holds_nothing(site: Path) -> None:
+    (site / "gateways" / "another.py").symlink_to("/nonexistent/x.py")
+    assert codes(site) == []
+    (site / "gateways" / "environ.py").unlink()
+    (site / "gateways" / "environ.py").symlink_to("/nonexistent/x.py")
+    (finding,) = examine(site).findings
+    assert finding.code == "package-incomplete"
+    assert "lacks environ.py, or has nothing in them" in finding.seen
+
+
 def test_any_other_folder_is_no_script(tmp_path: Path) -> None:
     assert codes(tmp_path) == ["not-a-file"]

@@ -438,6 +438,25 @@ def test_a_group_that_is_a_users_own_counts_as_the_user(folder: Path) -> None:
         os.seteuid(0)
 
 
+@pytest.mark.skipif(not IS_ROOT, reason="it becomes another user")
+def test_a_group_that_another_user_has_as_his_own_counts_as_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = pwd.getpwnam("www-data")
+    os.chown(folder, user.pw_uid, user.pw_gid)
+    folder.chmod(0o775)
+    # Whom passwd alone puts into the group; /etc/group lists no member.
+    known = pwd.getpwall()
+    deploy = pwd.struct_passwd(("deploy", "x", 54321, user.pw_gid, "", "/", "/bin/sh"))
+    os.seteuid(user.pw_uid)
+    try:
+        assert files.changeable(str(folder), sticky=True) == ""
+        monkeypatch.setattr(pwd, "getpwall", lambda: [*known, deploy])
+        assert files.changeable(str(folder), sticky=True) == str(folder)
+    finally:
+        os.seteuid(0)
+
+
 @pytest.mark.skipif(not IS_ROOT, reason="others look with their own rights")
 def test_root_looks_with_the_rights_of_the_web_server_or_not_at_all(
     script: Script, folder: Path, monkeypatch: pytest.MonkeyPatch
