@@ -22,6 +22,8 @@ from gateways.server.watching import Watch
 from tests.server.live import PATIENCE, Peer, eventually, plain, request, running
 from tests.server.processes import NEW_PID, PID, ROOT, ask, daemon, log_of, write
 
+pytestmark = pytest.mark.load  # servers look once a second, and so each test waits
+
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_server_that_nobody_asks_ends(tmp_path: Path, threads: int) -> None:

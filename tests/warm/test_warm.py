@@ -118,6 +118,7 @@ def test_killing_the_daemon_loses_nothing_but_the_POST_in_flight(place: Site) ->
             assert noted.count(name) <= 1
 
 
+@pytest.mark.load
 def test_nothing_is_lost_when_the_daemon_ends_for_idleness(place: Site) -> None:
     place.make(idle=0.05)
     seen = set()
