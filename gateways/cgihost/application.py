@@ -76,7 +76,6 @@ class CGIApplication:
                 if found is None:
                     return answer, answer.gather()
                 answer.discard()
-                answer.close()
             script, environ = found
         raise Refused(
             500, f"more than {most} local redirects (local_redirects), the last one to {target}"
