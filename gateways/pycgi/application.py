@@ -170,11 +170,12 @@ class _Answer:
                 return
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._bodiless:
+            return  # close() sees to the script's end
         data, self._first = self._first, b""
         try:
             while True:
-                # Where no body is wanted the script runs to its end all the same.
-                if data and not self._bodiless:
+                if data:
                     yield data
                 data = self._run.read()
                 if not data:
@@ -184,16 +185,23 @@ class _Answer:
         if self._run.kind != program.EXITED:
             # What was sent is not all: the web server is to see it.
             raise ApplicationError(self._how(f"{self._reporter} failed within its answer"))
+        self._say_status()
+
+    def _say_status(self) -> None:
         if self._run.status:
             self._log.say(f"exit status {self._run.status}")
 
     def close(self) -> None:
         """End the script, if it still runs: its answer is complete, or nobody wants the rest."""
+        complete = False
         try:
             self._run.skip(SKIP_SECONDS)
+            complete = self._bodiless
         finally:
             # Whatever happens, its helper is given back.
-            self._run.end()
+            self._run.end(complete=complete)
+        if self._bodiless:
+            self._say_status()
         self._log.end()
 
     def _how(self, what: str) -> str:

@@ -389,8 +389,12 @@ class Run:
             self.status, self._stays = self._said[2], bool(self._said[3])
             self._poller.unregister(control)
 
-    def end(self) -> None:
-        """Let go of everything.  A script that still runs is ended."""
+    def end(self, *, complete: bool = False) -> None:
+        """Let go of everything.  A script that still runs is ended.
+
+        With `complete` no more of its answer is wanted, and in a process of its own it may run on
+        for what is left of its time, as one that has closed its output.
+        """
         if self._ended:
             return
         self._ended = True
@@ -401,7 +405,7 @@ class Run:
             return
         over = bool(self.kind) and self._output < 0
         forks = self._pool.shared
-        if over and control.fileno() >= 0:
+        if (over or (complete and forks)) and control.fileno() >= 0:
             left = self._ends - time.monotonic()
             text = b"" if left == float("inf") else b"%d" % max(0, left * 1000)
             with suppress(OSError):  # the helper has gone

@@ -18,7 +18,7 @@ from gateways import events, loading
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.errors import ConfigurationError
 from gateways.pycgi import PythonScript
-from tests.cgihost.calling import written_pid
+from tests.cgihost.calling import PATIENCE, written_pid
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
 from tests.server.live import eventually, post, running
 
@@ -225,7 +225,10 @@ def test_heads_that_no_application_may_send_are_mended(tmp_path: Path, mode: str
 
 
 @both_modes
-def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mode: str) -> None:
+def test_a_script_whose_output_is_not_wanted_runs_to_its_end(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.pycgi.application.SKIP_SECONDS", PATIENCE)
     source = (
         "import sys\nprint('Content-Type: text/plain\\n\\n' + 'x' * 300000, flush=True)\n"
         f"open({str(tmp_path / 'end')!r}, 'a').write('.')"
@@ -233,6 +236,34 @@ def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mod
     with script(tmp_path, source, mode) as app:
         assert ask(app, method="HEAD").status == "200 OK"
         assert (tmp_path / "end").read_text() == "."
+
+
+@both_modes
+def test_a_script_that_streams_what_nobody_wants_keeps_nobody(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import os, time\n"
+        f"if os.environ['REQUEST_METHOD'] == 'HEAD':\n    open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        + HEAD
+        + "while os.environ['REQUEST_METHOD'] == 'HEAD':\n    print('x', flush=True)\n    time.sleep(0.02)"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app).status == "200 OK"  # so that a helper is ready
+        app.settings.time_limit = PATIENCE
+        found = ask(app, method="HEAD")
+        assert (found.status, found.body, found.reported) == ("200 OK", b"", "")
+        pid = written_pid(tmp_path / "pid")
+        eventually(lambda: not exists(pid), "nobody reads what it writes, and so it ends")
+        assert ask(app).status == "200 OK"
+
+
+def test_a_fork_of_which_no_more_is_wanted_may_work_on(tmp_path: Path) -> None:
+    source = HEAD + (
+        "import time\nprint('x', flush=True)\n"
+        f"time.sleep(0.5)\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+    )
+    with script(tmp_path, source) as app:
+        assert ask(app, method="HEAD").status == "200 OK"
+        eventually((tmp_path / "end").exists, "it has come to its end")
 
 
 # One request after the other.
