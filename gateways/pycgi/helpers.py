@@ -39,6 +39,12 @@ ATTEMPTS = 5
 CLOSED_SECONDS = 1.0
 """How long a script whose output has ended is waited for, to see whether it failed."""
 
+START_SECONDS = 30.0
+"""How long a helper that forks may leave requests unheard, while it imports modules for example.
+
+One that has done so when a request runs out of time hangs, and is replaced.
+"""
+
 END_SECONDS = 1.0
 """How long `close` waits for helpers that have nothing to do any more."""
 
@@ -77,10 +83,12 @@ class Helper:
             os.close(nothing)
         self.sock = ours
         self._status: int | None = None
+        self._unheard_since = float("inf")
 
     def ask(self, descriptors: list[int], request: bytes) -> socket.socket:
         """Hand a request over; return its control socket.  HelperGone where the process is."""
         control, theirs = socket.socketpair()
+        self._unheard_since = min(self._unheard_since, time.monotonic())
         try:
             with theirs:
                 control.settimeout(60.0)
@@ -94,6 +102,14 @@ class Helper:
             control.close()
             raise HelperGone from error
         return control
+
+    def heard(self) -> None:
+        """Note that it has answered a request, whatever it said."""
+        self._unheard_since = float("inf")
+
+    def hangs(self) -> bool:
+        """Whether requests have waited for its first word for too long."""
+        return time.monotonic() >= self._unheard_since + START_SECONDS
 
     def fate(self) -> tuple[bytes, int]:
         """Return how it ended, now that it has said nothing more.
@@ -256,6 +272,12 @@ class Run:
             except HelperGone:
                 self._close()
                 pool.drop(self._helper)
+            except TooSlow:
+                self.end()
+                if pool.shared and self._helper.hangs():
+                    self._helper.kill()
+                    pool.drop(self._helper)
+                raise
             except BaseException:
                 self.end()
                 raise
@@ -373,6 +395,7 @@ class Run:
             data = control.recv(64)
         except ConnectionResetError:
             data = b""
+        self._helper.heard()
         if not self._said and data.startswith(program.FULL):
             raise Busy(f"{self._settings.max_running} scripts are running (max_running)")
         if not self._said and not data.startswith(program.STARTED):

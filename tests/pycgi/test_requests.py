@@ -622,6 +622,23 @@ def test_a_helper_that_is_killed_is_replaced(tmp_path: Path, mode: str) -> None:
             assert app.helpers() != [helper]
 
 
+def test_a_helper_that_hangs_while_it_imports_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.pycgi.helpers.START_SECONDS", 0.1)
+    library, mended = tmp_path / "library", tmp_path / "mended"
+    library.mkdir()
+    slow = f"import os, time\nif not os.path.exists({str(mended)!r}):\n    time.sleep(1000)\n"
+    write(library, slow, "slow_to_import.py")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    source = "import slow_to_import\n" + HEAD + "print('answer')"
+    with script(folder, source, idle_limit=2, set={"PYTHONPATH": str(library)}) as app:
+        assert ask(app).status.startswith("504")
+        mended.touch()
+        eventually(lambda: ask(app).body == b"answer\n", "a new one has taken its place")
+
+
 @both_modes
 def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: str) -> None:
     source = HEAD + "import sys\nprint(sys.stdin.read())"
