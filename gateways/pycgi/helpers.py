@@ -128,9 +128,11 @@ class Helper:
         """
         if self._status is None and self.process.wait(seconds):
             how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-            found = os.waitid(os.P_PID, self.process.pid, how)
-            if found is not None and found.si_code != os.CLD_EXITED:
-                self.kill()
+            # Where SIGCHLD is ignored nobody can say, and the number may be another's by now.
+            with suppress(ChildProcessError):
+                found = os.waitid(os.P_PID, self.process.pid, how)
+                if found is not None and found.si_code != os.CLD_EXITED:
+                    self.kill()
             self._status = self.process.reap()
         return self._status is not None
 

@@ -640,6 +640,25 @@ def test_a_helper_that_hangs_while_it_imports_is_replaced(
 
 
 @both_modes
+def test_a_process_that_ignores_SIGCHLD_replaces_helpers_too(tmp_path: Path, mode: str) -> None:
+    # Some process managers leave it ignored.
+    program = (
+        "import signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from pathlib import Path\nfrom tests.pycgi.scripts import ask, script, write\n"
+        f"head, folder = {HEAD!r}, Path({str(tmp_path)!r})\n"
+        f"with script(folder, head + 'print(1)', {mode!r}) as app:\n"
+        "    print(ask(app).body)\n"
+        "    write(folder, head + 'print(22)')\n"
+        "    print([ask(app).body for _ in range(3)])\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, timeout=60, check=False
+    )
+    assert done.stdout.decode().splitlines() == [r"b'1\n'", r"[b'22\n', b'22\n', b'22\n']"]
+
+
+@both_modes
 def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: str) -> None:
     source = HEAD + "import sys\nprint(sys.stdin.read())"
     with script(tmp_path, source, mode, processes=2) as app, ThreadPoolExecutor(4) as pool:
