@@ -32,7 +32,7 @@ class ScriptSettings:
     - `inherit`: names of variables taken from the server's own environment, which is withheld
       otherwise.
     - `pass_`: names of variables that the web server may send beside those of CGI, such as
-      "GIT_PROJECT_ROOT"; a last `*` stands for anything.
+      "SSL_CLIENT_S_DN"; "SSL_*" is all that begin so, where a word and "_" stand before the `*`.
     - `authorization`: scripts see the Authorization header (RFC 3875 §4.1.18 has it withheld).
     - `indexed_query`: the words of a query without "=" are the script's arguments (§4.4).
     - `document_root`: what PATH_TRANSLATED is made with; by default the web server's DOCUMENT_ROOT,
@@ -133,7 +133,16 @@ def _checked(name: str) -> bytes:
 
 def _passable(name: str) -> str:
     bare = name.removesuffix("*")
-    # "LD_*" and "PYTHON*" as much as "LD_PRELOAD".
+    if bare != name and bare.startswith("HTTP_"):
+        raise ConfigurationError(
+            f"pass: {name!r} is not needed: a request's headers reach a script anyway"
+            " (Authorization with authorization=yes)"
+        )
+    if bare != name and not (bare.endswith("_") and bare.strip("_")):
+        raise ConfigurationError(
+            f'pass: {name!r} is too wide; before the "*" stands a word and "_", as in "SSL_*"'
+        )
+    # "LD_*" as much as "LD_PRELOAD".
     plain = bare.isascii() and bare.isprintable() and not {"=", " ", "*"}.intersection(bare)
     if not bare or not plain or not may_be_passed(bare):
         raise ConfigurationError(f"pass: {name!r} is no variable that a request may set")
