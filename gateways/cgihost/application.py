@@ -15,7 +15,7 @@ from gateways.cgihost.answer import Answer
 from gateways.cgihost.body import Body
 from gateways.cgihost.head import Broken
 from gateways.cgihost.reporter import Reporter
-from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
+from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding, path_bytes
 from gateways.cgihost.run import NotStarted, Overdue, Run
 from gateways.cgihost.settings import Settings
 from gateways.errors import LocalProtocolError
@@ -82,10 +82,10 @@ class CGIApplication:
         )
 
     def _find(self, environ: WSGIEnvironment) -> Script:
-        path = _bytes(environ.get("PATH_INFO", ""))
+        path = path_bytes(environ.get("PATH_INFO", ""))
         script = self._scripts.find(path)
-        mount = _bytes(environ.get("SCRIPT_NAME", ""))
-        check_encoding(_bytes(environ.get("REQUEST_URI", "")), mount + script.name)
+        mount = path_bytes(environ.get("SCRIPT_NAME", ""))
+        check_encoding(path_bytes(environ.get("REQUEST_URI", "")), mount + script.name)
         return script
 
     def _redirected(
@@ -96,7 +96,7 @@ class CGIApplication:
         What is not ours to answer, a page of the web server's for example, the visitor asks for.
         """
         path, _, query = target.partition("?")
-        decoded = unquote_to_bytes(_bytes(path)).decode("latin-1")
+        decoded = unquote_to_bytes(path_bytes(path)).decode("latin-1")
         mount = environ.get("SCRIPT_NAME", "")
         below = decoded[len(mount) :]
         if not decoded.startswith(mount) or below[:1] not in ("", "/"):
@@ -177,10 +177,3 @@ def _ended_by_faults(run: Run) -> Iterator[None]:
     except BaseException:
         run.close(complete=False)
         raise
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise Refused(400, "the path is not latin-1, as PEP 3333 has it") from None

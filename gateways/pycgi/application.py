@@ -14,7 +14,7 @@ from gateways.cgihost.body import Body
 from gateways.cgihost.complaints import Complaints
 from gateways.cgihost.head import Broken, Head
 from gateways.cgihost.reporter import Reporter
-from gateways.cgihost.resolving import Refused, Script
+from gateways.cgihost.resolving import Refused, Script, path_bytes
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.cgihost.variables import arguments, environment
 from gateways.errors import ApplicationError, ConfigurationError, RemoteProtocolError
@@ -126,7 +126,7 @@ class PythonScript:
         # All of the body, since no process is to wait for a slow sender.
         stdin = body.complete()
         try:
-            info = environ.get("PATH_INFO", "").encode("latin-1", "replace")
+            info = path_bytes(environ.get("PATH_INFO", ""))
             script = Script(self._file, b"", info, [])
             variables = environment(environ, script, self.settings, self._folder, body.length)
             request = _encode(variables, arguments(environ, self.settings))
@@ -240,8 +240,11 @@ def _check(path: str, interpreter: str) -> None:
 
 def _encode(variables: list[tuple[bytes, bytes]], words: list[bytes]) -> bytes:
     """Return what a helper is told.  Raises Refused where no environment can carry it."""
-    if any(b"\0" in value for _, value in variables):
-        raise Refused(400, "a variable of the request holds NUL")
+    for name, value in variables:
+        if not name or b"=" in name or b"\0" in name:
+            raise Refused(400, f"a variable of the request cannot be named {name[:100]!r}")
+        if b"\0" in value:
+            raise Refused(400, "a variable of the request holds NUL")
     block = b"".join(b"%b=%b\0" % pair for pair in variables)
     spoken = b"".join(word + b"\0" for word in words)
     return b"".join([len(block).to_bytes(4, "big"), len(spoken).to_bytes(4, "big"), block, spoken])

@@ -191,7 +191,17 @@ def test_what_no_environment_can_carry_is_400(tmp_path: Path, mode: str) -> None
     with script(tmp_path, f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD, mode) as app:
         for value in ("a\0b", "\N{SNOWMAN}"):
             assert ask(app, HTTP_X=value).status.startswith("400")
-        assert ask(app, PATH_INFO="/a\0b").status.startswith("400")
+            assert ask(app, PATH_INFO=f"/{value}").status.startswith("400")
+        assert not (tmp_path / "ran").exists()
+
+
+@both_modes
+@pytest.mark.parametrize("name", ["SSL_A=B", "SSL_A\0PATH", "SSL_\N{SNOWMAN}"])
+def test_a_name_that_is_two_is_400(tmp_path: Path, mode: str, name: str) -> None:
+    source = f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD
+    with script(tmp_path, source, mode, pass_=["SSL_*"]) as app:
+        more: Any = {name: "x"}
+        assert ask(app, **more).status.startswith("400")
         assert not (tmp_path / "ran").exists()
 
 
