@@ -103,22 +103,20 @@ class PythonScript:
         if not os.path.isfile(self.path):
             raise Refused(404, f"{self.path} is not there any more")
         body = Body(environ, self._spool)
+        close = body.close
         try:
             run = self._start(environ, body, log)
+            answer = _Answer(run, body, log, reporter, environ.get("REQUEST_METHOD") == "HEAD")
+            close = answer.close
+            answer.read_head()
         except Busy as error:
+            close()
             raise Refused(503, str(error)) from None
         except TooSlow as error:
-            raise Refused(504, f"ended, since {error}") from None
-        finally:
-            body.close()
-        answer = _Answer(run, log, reporter, environ.get("REQUEST_METHOD") == "HEAD")
-        try:
-            answer.read_head()
-        except TooSlow as error:
-            answer.close()
+            close()
             raise Refused(504, f"ended, since {error}") from None
         except BaseException:
-            answer.close()
+            close()
             raise
         return answer
 
@@ -142,8 +140,12 @@ class _Answer:
 
     head: Head
 
-    def __init__(self, run: Run, log: Complaints, reporter: Reporter, bodiless: bool) -> None:
+    def __init__(
+        self, run: Run, body: Body, log: Complaints, reporter: Reporter, bodiless: bool
+    ) -> None:
         self._run = run
+        # The script's standard input: what it takes of the spool is free when the run is over.
+        self._body = body
         self._log = log
         self._reporter = reporter
         self._bodiless = bodiless
@@ -200,6 +202,7 @@ class _Answer:
         finally:
             # Whatever happens, its helper is given back.
             self._run.end(complete=complete)
+            self._body.close()
         if self._bodiless:
             self._say_status()
         self._log.end()

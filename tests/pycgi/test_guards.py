@@ -196,6 +196,20 @@ def test_what_no_environment_can_carry_is_400(tmp_path: Path, mode: str) -> None
 
 
 @both_modes
+def test_a_body_is_counted_for_as_long_as_its_script_runs(tmp_path: Path, mode: str) -> None:
+    source = HEAD + "import sys, time\nprint('x', flush=True)\n" + "time.sleep(1000)"
+    with script(tmp_path, source, mode) as app:
+        app._spool.limit = 150_000
+        answer: Any = app(environ(b"x" * 100_000), lambda *_: None)
+        assert next(iter(answer)) == b"x\n"
+        refused = ask(app, b"x" * 100_000)
+        assert refused.status.startswith("503")
+        assert "spool_size" in refused.log
+        answer.close()
+        assert app._spool.used == 0
+
+
+@both_modes
 @pytest.mark.parametrize("name", ["SSL_A=B", "SSL_A\0PATH", "SSL_\N{SNOWMAN}"])
 def test_a_name_that_is_two_is_400(tmp_path: Path, mode: str, name: str) -> None:
     source = f"open({str(tmp_path / 'ran')!r}, 'w')\n" + HEAD
