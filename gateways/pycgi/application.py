@@ -192,6 +192,10 @@ class _Answer:
     def _say_status(self) -> None:
         if self._run.status:
             self._log.say(f"exit status {self._run.status}")
+        if self._run.orphaned:
+            self._log.say(
+                "it has exited, but a process that it started keeps its output open and silent"
+            )
 
     def close(self) -> None:
         """End the script, if it still runs: its answer is complete, or nobody wants the rest."""

@@ -36,6 +36,9 @@ PIECE = 65536
 ATTEMPTS = 5
 """Helpers that one request may be offered to."""
 
+ORPHAN_SECONDS = 1.0
+"""How long the output may stay silent that a script has left open to another process when it exited."""
+
 CLOSED_SECONDS = 1.0
 """How long a script whose output has ended is waited for, to see whether it failed."""
 
@@ -259,6 +262,8 @@ class Run:
         """Start it.  Raises Busy, TooSlow, and ApplicationError where no helper can be had."""
         self.kind = b""
         self.status = 0
+        self.orphaned = False
+        """Whether it has exited, and another process kept its output open and silent."""
         self._ended = False
         self._pool = pool
         self._log = log
@@ -319,10 +324,16 @@ class Run:
         Raises TooSlow when its time is over, RequestAborted when the visitor has gone.
         """
         self._idle_since = time.monotonic()
+        silence = float("inf")
         while self._output >= 0:
-            data = self._wait()
+            if self.kind:
+                silence = min(silence, time.monotonic() + ORPHAN_SECONDS)
+            data = self._wait(until=silence)
             if data:
                 return data
+            if self._output >= 0 and time.monotonic() >= silence:
+                self.orphaned = True
+                self._output = self._forget(self._output)
         self._await_end()
         # What has been written to stderr by now; a daemon that was left behind may keep it open.
         while self._errors >= 0 and self._errors in self._ready(0):

@@ -694,6 +694,23 @@ def test_a_script_that_closes_its_output_may_work_on(tmp_path: Path) -> None:
         eventually(done.exists, "it has gone on")
 
 
+@both_modes
+def test_a_process_that_keeps_the_output_open_delays_nobody(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import subprocess\nprint('Content-Type: text/plain\\n\\nwhole', flush=True)\n"
+        f"child = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{child.pid}}\\n')"
+    )
+    with script(tmp_path, source, mode, idle_limit=PATIENCE) as app:
+        found = ask(app)
+        pid = written_pid(tmp_path / "pid")
+        assert (found.body, found.cut) == (b"whole\n", False)
+        assert "keeps its output open" in found.log
+        # It was left running on purpose, as old scripts do with their long work.
+        assert exists(pid)
+        os.kill(pid, signal.SIGKILL)
+
+
 ENDLESS = HEAD + (
     "import os, subprocess, time\n"
     "child = subprocess.Popen(['sleep', '600'])\n"
