@@ -371,7 +371,8 @@ class Run:
         if now >= self._idle_since + self._settings.idle_limit:
             raise TooSlow(f"it did nothing for {self._settings.idle_limit:g} s (idle_limit)")
         until = min(until, self._deadline, self._idle_since + self._settings.idle_limit)
-        return None if until == float("inf") else max(0.0, until - now) * 1000 + 1
+        # poll takes no more than 2**31 milliseconds.
+        return None if until == float("inf") else min(max(0.0, until - now), 1e6) * 1000 + 1
 
     def _wait(self, only: int = -1, until: float = float("inf")) -> bytes:
         ready = self._ready(self._patience(until))

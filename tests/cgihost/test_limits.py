@@ -56,6 +56,13 @@ def test_a_script_that_never_ends_is_ended(tmp_path: Path) -> None:
     eventually(lambda: not is_running(pid), "the script is ended")
 
 
+@pytest.mark.parametrize("limit", ["time_limit", "idle_limit"])
+def test_limits_may_be_months(tmp_path: Path, limit: str) -> None:
+    write(tmp_path, "script", f"{SHELL}{HEAD}echo x\nsleep 0.1\necho y\n")
+    months: Any = {"time_limit": 0, "idle_limit": 0, limit: 1e7}
+    assert call(CGIApplication(tmp_path, **months), "/script").body == b"x\ny\n"
+
+
 def test_one_that_closes_its_output_without_an_answer_is_ended(tmp_path: Path) -> None:
     write(tmp_path, "script", f"{SHELL}echo $$ >pid\nexec >&-\nexec sleep 1000\n")
     assert call(CGIApplication(tmp_path), "/script").code == 502

@@ -774,6 +774,16 @@ def test_a_script_that_takes_too_long_is_ended(tmp_path: Path, mode: str) -> Non
 
 
 @both_modes
+def test_limits_may_be_months(tmp_path: Path, mode: str) -> None:
+    source = HEAD + "import os, time\nprint('x', flush=True)\nos.close(1)\ntime.sleep(0.1)"
+    with script(tmp_path, source, mode, time_limit=1e7, idle_limit=1e7) as app:
+        assert ask(app).body == b"x\n"
+        before = app.helpers()
+        assert ask(app).body == b"x\n"
+        assert app.helpers() == before
+
+
+@both_modes
 def test_everything_ends_with_the_process_that_started_it(tmp_path: Path, mode: str) -> None:
     write(tmp_path, ENDLESS)
     program = (
