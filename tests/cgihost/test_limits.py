@@ -195,6 +195,21 @@ def test_at_the_limit_the_answer_is_503(tmp_path: Path) -> None:
     eventually(lambda: app._places.acquire(blocking=False), "a place is free")
 
 
+def test_a_local_redirect_takes_one_place(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    away = "printf 'Location: /ok\\n\\n'\nexec >&-\ncat go >/dev/null\n"
+    write(tmp_path, "away", f"{SHELL}{away}")
+    write(tmp_path, "ok", f"{SHELL}{HEAD}echo ok\n")
+    app = CGIApplication(tmp_path, max_running=1)
+    assert call(app, "/away").body == b"ok\n"
+    assert call(app, "/ok").code == 503  # while the first one works on
+    with (tmp_path / "go").open("w"):
+        pass
+    eventually(lambda: call(app, "/ok").code == 200, "the place is free")
+    eventually(lambda: app._places.acquire(blocking=False), "it is free again")
+    assert not app._places.acquire(blocking=False)
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
