@@ -64,7 +64,7 @@ class ScriptSettings:
     ) -> None:
         check_least(0, time_limit=time_limit, idle_limit=idle_limit, grace=grace)
         check_least(1, max_running=max_running)
-        self.set = {_checked(name): os.fsencode(value) for name, value in (set or {}).items()}
+        self.set = {_checked(name): _value(name, value) for name, value in (set or {}).items()}
         self.inherit = tuple(_checked(name) for name in _listed("inherit", inherit))
         names = [_passable(name) for name in _listed("pass_", pass_)]
         self.passed = frozenset(name for name in names if not name.endswith("*"))
@@ -129,6 +129,12 @@ def _checked(name: str) -> bytes:
     if not name or "=" in name or "\0" in name:
         raise ConfigurationError(f'"{name}" cannot be the name of an environment variable')
     return os.fsencode(name)
+
+
+def _value(name: str, value: str) -> bytes:
+    if "\0" in value:
+        raise ConfigurationError(f"set: the value of {name} holds NUL, which no variable can")
+    return os.fsencode(value)
 
 
 def _passable(name: str) -> str:

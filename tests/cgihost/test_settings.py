@@ -66,6 +66,7 @@ def test_a_question_mark_may_belong_to_the_name(tmp_path: Path) -> None:
         ("authorization=maybe", "yes or no"),
         ("set=A", "lacks its value"),
         ("set==b", "cannot be the name"),
+        ("set=A=%00", "holds NUL"),
         ("interpreter=py=/usr/bin/python3", "with its dot"),
         ("interpreter=.py=python3", "no absolute path"),
         ("pass=P*", "too wide"),

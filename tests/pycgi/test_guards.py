@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,23 @@ def test_a_body_is_counted_for_as_long_as_its_script_runs(tmp_path: Path, mode: 
         assert "spool_size" in refused.log
         answer.close()
         assert app._spool.used == 0
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes shrink on Linux alone")
+def test_without_room_for_a_small_body_the_answer_is_503(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = os.pipe
+
+    def small_pipe() -> tuple[int, int]:
+        pair = pipe()
+        fcntl.fcntl(pair[1], fcntl.F_SETPIPE_SZ, 4096)
+        return pair
+
+    with script(tmp_path, HEAD) as app:
+        app._spool.limit = 0
+        monkeypatch.setattr(os, "pipe", small_pipe)
+        assert ask(app, b"x" * 50_000).status.startswith("503")
 
 
 @both_modes

@@ -363,10 +363,32 @@ def test_what_a_script_does_to_loggers_lasts_for_its_request(tmp_path: Path, mod
         assert (tmp_path / "log").read_text() == "once\nonce\nquiet\nonce\nonce\n"
 
 
+@both_modes
+def test_what_a_script_silences_is_heard_in_the_next_request(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import faulthandler, logging, os, sys\n"
+        "if os.environ['QUERY_STRING'] == 'quiet=1':\n"
+        "    logging.disable()\n"
+        "    logging.getLogger().addFilter(lambda record: False)\n"
+        "    faulthandler.dump_traceback_later(0.5, exit=True)\n"
+        "elif os.environ['QUERY_STRING'] == 'slow=1':\n    import time\n    time.sleep(1)\n"
+        "logging.basicConfig(format='%(message)s', stream=sys.stderr)\n"
+        "logging.critical('loud')\n" + HEAD + "print('answer')"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app, query="quiet=1").log == ""
+        found = ask(app, query="slow=1")
+        assert (found.body, found.log) == (b"answer\n", "form.py: loud\n")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "os.nice(1)",
+        pytest.param(
+            "os.setgroups([12345])",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
+        ),
         pytest.param(
             "os.seteuid(65534)",
             marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
@@ -378,7 +400,7 @@ def test_what_cannot_be_put_back_costs_the_process(tmp_path: Path, change: str) 
     source = HEAD + (
         "import os, resource\n"
         f"if os.environ['QUERY_STRING'] == 'change=1':\n    {change}\n"
-        "print(os.geteuid(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
+        "print(os.geteuid(), os.getgroups(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
     )
     with script(tmp_path, source, "inprocess", processes=1) as app:
         clean = ask(app).body
