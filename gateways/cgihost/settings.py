@@ -40,7 +40,7 @@ class ScriptSettings:
     - `time_limit`: seconds that a whole run may take; `idle_limit`: that a script may neither write
       nor read; 0 is no limit.  `grace`: between SIGTERM and SIGKILL.
     - `max_running`: scripts at once in one process, with those that work on after their answer;
-      more are answered with 503.
+      those that local redirects name count as one; more are answered with 503.
     - `spool_folder`: where bodies of unknown length are stored; "" chooses one.
 
     Raises ConfigurationError for a number below its bound, and for a name that no variable can
