@@ -71,6 +71,8 @@ def run_named(name: str, **options: Any) -> int:
     _open_closed()
     from gateways import loading  # here: a script has its application already
 
+    if options.get("crash_log"):
+        options["crash_log"] = os.path.abspath(options["crash_log"])  # it may go elsewhere
     sys.stdout.flush()
     kept = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
@@ -116,7 +118,8 @@ class _Terminable:
 
     mod_cgid sends it when the visitor has left (RFC 3875 §7.2), lighttpd as soon as it has the
     whole answer: then there is nothing to abort, and close() is not disturbed.  A second one ends
-    the process at once.
+    the process at once.  After the block, too, the first one is only noted: what the process
+    has to do at its exit is done.
     """
 
     def __init__(self, exchange: _Exchange) -> None:
@@ -139,7 +142,8 @@ class _Terminable:
             self.before = None  # not in the main thread: somebody embeds us
 
     def __exit__(self, *_: object) -> None:
-        if self.before is not None:
+        self.exchange.over = True
+        if self.before not in (None, self.signals.SIG_DFL):
             self.signals.signal(self.signals.SIGTERM, self.before)
 
 

@@ -6,7 +6,6 @@ import gc
 import os
 import sys
 import threading
-import time
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
@@ -15,6 +14,7 @@ from gateways.server.listeners import Listener, open_listener
 from gateways.server.log import leave, log
 from gateways.server.options import Options
 from gateways.server.protocols import check_protocol
+from gateways.server.watching import watch_for
 from gateways.server.worker import Application, Worker
 
 TYPE_CHECKING = False
@@ -84,7 +84,15 @@ def serve_on(
     # A process cannot load an application anew: that takes a master, unless whoever has started
     # this one on a listening socket is to do it.
     reloads = options.touch_reload or options.reload_on_change
-    if options.workers == 1 and (not reloads or any(each.inherited for each in listeners)):
+    alone = options.workers == 1 and (not reloads or any(each.inherited for each in listeners))
+    if reloads and not alone and not isinstance(application, str):
+        _close_all(listeners)
+        raise ConfigurationError(
+            "options touch_reload and reload_on_change: the application was given as an object,"
+            ' which cannot be loaded anew; give its name instead, such as "path/app.py" or'
+            ' "package.module:attribute"'
+        )
+    if alone:
         _serve_here(application, listeners, options, announce)
     else:
         _serve_in_workers(application, listeners, options, announce)
@@ -133,10 +141,10 @@ def _serve_here(
     options: Options,
     announce: Callable[[], None],
 ) -> None:
-    since = time.time()
+    watch = watch_for(options)
     try:
         loaded = _load_here(application, listeners, options)
-        worker = Worker(loaded, listeners, options, since=since)
+        worker = Worker(loaded, listeners, options, watch=watch)
     except ConfigurationError:
         _close_all(listeners)
         raise

@@ -151,12 +151,17 @@ class Generation:
         self.forking = True
         self._order(Message(FORK, slot=slot))
 
-    def stop(self, at_once: bool = False) -> None:
-        """Have all processes of this generation end: after their running requests, or at once."""
+    def stop(self, at_once: bool = False, patient: bool = False) -> None:
+        """Have all processes of this generation end: after their running requests, or at once.
+
+        With `patient` these have no deadline, until this is called again without.
+        """
         at_once = at_once or not self.ready
         self.stopping = True
+        self.shares.patient = patient and not at_once
         patience = AT_ONCE_SECONDS if at_once else self._options.graceful_timeout + KILL_SECONDS
-        self.kill_at = min(self.kill_at, time.monotonic() + patience)
+        if not self.shares.patient:
+            self.kill_at = min(self.kill_at, time.monotonic() + patience)
         if self.pid and not self.loaded:
             # It runs the application's own code.  Should that have chosen to survive this, the
             # order kills it: see template._end_with_other_end.

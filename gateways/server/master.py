@@ -86,6 +86,7 @@ class Master:
         self._retired: list[Generation] = []
         self._wants_anew = True
         self._stopping = False
+        self._patient = False
         self._failed = False
         self._worker_pause = Pause()
         self._template_pause = Pause()
@@ -198,10 +199,10 @@ class Master:
         else:
             self._wants_anew = False
 
-    def _retire(self, generation: Generation, at_once: bool = False) -> None:
+    def _retire(self, generation: Generation, at_once: bool = False, patient: bool = False) -> None:
         if generation not in self._retired:
             self._retired.append(generation)
-        generation.stop(at_once)
+        generation.stop(at_once, patient)
 
     # What templates report.
 
@@ -282,7 +283,7 @@ class Master:
                 self._reload(signal.Signals(number).name)
             return
         at_once = self._stops.means_at_once(number) or self._failed
-        if self._stopping and not at_once:
+        if self._stopping and not at_once and not self._patient:
             return  # repeated by a process manager
         if at_once:
             log.warning("stopping at once")
@@ -291,13 +292,15 @@ class Master:
             log.info("%s: stopping once running requests are answered", name)
         self._stop(at_once)
 
-    def _stop(self, at_once: bool = False) -> None:
+    def _stop(self, at_once: bool = False, patient: bool = False) -> None:
         self._stopping = True
+        self._patient = patient
         for listener in self._listeners:
             listener.refuse()
             listener.close()
         for generation in self._generations():
-            self._retire(generation, at_once)
+            # One that was retired before has its deadline already.
+            self._retire(generation, at_once, patient and generation is self._current)
         self._next = self._current = None
 
     def _look_around(self, now: float) -> None:
@@ -309,7 +312,8 @@ class Master:
             self._reload("files have changed")
         elif idle_exit and self._next is None and current.shares.all_idle_for(now) >= idle_exit:
             log.info("no request for %g s: stopping", idle_exit)
-            self._stop()
+            # A request may have come since the workers looked: it has all its time.
+            self._stop(patient=True)
 
     def _reload(self, reason: str) -> None:
         log.info("%s: replacing the workers", reason)

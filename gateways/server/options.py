@@ -5,6 +5,8 @@ Limits stand here with the reason beside them.
 
 from __future__ import annotations
 
+import os
+
 from gateways.errors import ConfigurationError
 
 TYPE_CHECKING = False
@@ -83,7 +85,7 @@ OPTIONS: tuple[Option, ...] = (
         "idle_exit",
         "float",
         0.0,
-        "Seconds without a request after which the server ends; 0 is never. For a server that is started again when it is needed.",
+        "Seconds without a request after which the server ends; 0 is never. A request that comes at that moment has all the time it needs, until a signal says otherwise. For a server that is started again when it is needed.",
         PROCESSES,
         0,
         31_536_000,
@@ -92,7 +94,7 @@ OPTIONS: tuple[Option, ...] = (
         "touch_reload",
         "str",
         (),
-        "File whose change (touch is enough) has the application loaded anew, as SIGHUP does; repeat for more. A single process that was started on a listening socket ends instead, so that whoever started it (mod_fcgid, lighttpd, multiwatch, systemd) starts it anew.",
+        "File whose change (touch is enough) has the application loaded anew, as SIGHUP does; repeat for more. A single process that was started on a listening socket ends instead, so that whoever started it (mod_fcgid, lighttpd, multiwatch, systemd) starts it anew. Otherwise the application has to be given by name: an object cannot be loaded anew.",
         APPLICATION,
         multiple=True,
     ),
@@ -367,6 +369,14 @@ class Options:
             raise ConfigurationError(
                 f"option script_name: {self.script_name!r} does not begin with /; write /app"
             )
+        # The application may go to another folder.
+        self.crash_log = _absolute(self.crash_log)
+        self.spool_folder = _absolute(self.spool_folder)
+        self.touch_reload = tuple(map(_absolute, self.touch_reload))
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path) if path else ""
 
 
 def check(option: Option, value: Any) -> Any:

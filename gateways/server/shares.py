@@ -6,11 +6,12 @@ Here each writes its number into memory that all share, and one that holds more 
 leaves the next connection to the others.
 
 Beside that number stand the time of a worker's last sign of life, since when it has had nothing to
-do, and whether it has seen that the application's files have changed: those are for the master.
+do, and which changes of the application's files it has seen: those are for the master, which says
+in its cell whether a stop is in a hurry.
 
-The memory is an anonymous mapping made before the fork.  It is four columns of eight-byte cells,
-and each cell has one writer: the worker itself while it lives, and after its death whoever has
-reaped it.  An aligned eight-byte store is one instruction on every 64-bit processor, so a reader
+The memory is an anonymous mapping made before the fork.  It is four columns of eight-byte cells and
+one cell of the master's.  Each cell has one writer: in the columns the worker itself while it lives,
+and after its death whoever has reaped it.  An aligned eight-byte store is one instruction on every 64-bit processor, so a reader
 sees the old number or the new one and never half of each; hence no locks.  (A 32-bit processor may
 show half a heartbeat to the watchdog, which would then log one odd line.)  The numbers of several
 workers are not of one instant, and need not be: who is wrong by one waits 10 ms for nothing, or
@@ -39,14 +40,15 @@ class Shares:
     """The numbers of the workers 0 … `workers` - 1.  Made before they are forked."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
         column = workers * CELL
-        self._memory = mmap.mmap(-1, 4 * column)
+        self._memory = mmap.mmap(-1, 4 * column + CELL)
         cells = memoryview(self._memory)
         self.connections = cells[:column].cast("q")
         self.beats = cells[column : 2 * column].cast("d")
         self.idle_since = cells[2 * column : 3 * column].cast("d")
-        self.stale = cells[3 * column :].cast("q")
+        self.stale = cells[3 * column : 4 * column].cast("q")
+        self._patience = cells[4 * column :].cast("q")
+        self._taken: set[int] = set()
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for index in range(workers):
             self.clear(index)
@@ -73,16 +75,24 @@ class Shares:
         return now - latest if latest < now else 0.0
 
     def take_stale(self) -> bool:
-        """Return whether a worker has seen changed files since the last call."""
-        found = any(self.stale)
-        for index in range(self._workers):
-            self.stale[index] = 0
-        return found
+        """Return whether a worker has seen changes that none had seen at the last call."""
+        found = set(self.stale) - self._taken - {0}
+        self._taken |= found
+        return bool(found)
+
+    @property
+    def patient(self) -> bool:
+        """Whether workers that are told to stop now have all the time that they need."""
+        return bool(self._patience[0])
+
+    @patient.setter
+    def patient(self, patient: bool) -> None:
+        self._patience[0] = patient
 
     def close(self) -> None:
         """Give the memory back; for the process that made it, when its workers are gone."""
         os.close(self.descriptor)
-        for column in (self.connections, self.beats, self.idle_since, self.stale):
+        for column in (self.connections, self.beats, self.idle_since, self.stale, self._patience):
             column.release()
         # The views were cast from slices, which the collector of references has let go of.
         self._memory.close()
@@ -102,6 +112,7 @@ class Share:
         self._beats = shares.beats
         self._idle_since = shares.idle_since
         self._stale = shares.stale
+        self._shares = shares
         self._deaf_until = 0.0
         self._joined = False
         self._left_lying_at = float("-inf")
@@ -136,9 +147,14 @@ class Share:
         """Tell since when this worker has had nothing to do; BUSY when it has."""
         self._idle_since[self._index] = since
 
-    def be_stale(self) -> None:
-        """Tell that the application's files have changed."""
-        self._stale[self._index] = 1
+    def be_stale(self, state: int) -> None:
+        """Tell that the application's files have changed: `state` is the watch's."""
+        self._stale[self._index] = state
+
+    @property
+    def patient(self) -> bool:
+        """Whether a worker that is told to stop now has all the time that it needs."""
+        return self._shares.patient
 
     def over_share(self, now: float) -> bool:
         """Return whether another worker ought to take the next connection.

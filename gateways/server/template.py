@@ -42,6 +42,7 @@ from gateways.server.listeners import Listener
 from gateways.server.log import flush, leave, log, log_exception
 from gateways.server.options import Options
 from gateways.server.shares import Shares
+from gateways.server.watching import Watch, watch_for
 from gateways.server.worker import Application, Worker
 
 CANNOT_LOAD = 3
@@ -135,7 +136,7 @@ class Template:
         self._stopping = False
         self._poller = select.poll()
         self._signal_pipe = (-1, -1)
-        self._since = 0.0
+        self._watch: Watch | None = None
         self._handlers: dict[int, signal._HANDLER] = {}
 
     def run(self) -> int:
@@ -144,8 +145,8 @@ class Template:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         let_stops_end_it()  # while it loads the application there is nothing to finish
         _end_with_other_end(self._channel.fileno(), True)
-        self._since = time.time()
         if not self._options.lazy:
+            self._watch = watch_for(self._options)
             self._load_once()
         self._take_signals()
         _end_with_other_end(self._channel.fileno(), False)
@@ -288,7 +289,7 @@ class Template:
             sock.close()
         if self._options.lazy:
             _end_with_other_end(parent.fileno(), True)
-            self._since = time.time()
+            self._watch = watch_for(self._options)
         try:
             application = self._load()
         except ConfigurationError as error:
@@ -307,7 +308,7 @@ class Template:
             self._options,
             parent_pipe=self._life,
             share=self._shares.share(slot),
-            since=self._since,
+            watch=self._watch,
         )
         worker.run(tell_ready)
         return 0

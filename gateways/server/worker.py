@@ -55,6 +55,8 @@ SHORTEST_TICK_SECONDS = 0.02
 YIELD_SECONDS = 0.01
 """How long a worker that has more than its share leaves a new connection to the others."""
 
+FOR_EVER = float("inf")
+
 EVENTS_AT_ONCE = 64
 """What one thread alone takes from its epoll; several take one event each."""
 
@@ -71,8 +73,8 @@ class Worker:
     """Serves `application` on `listeners` until told to stop.
 
     `parent_pipe` ends when the master does, -1 where there is none.  `share` is this worker's
-    part in what the workers of a generation tell one another.  `since` is when the loading of the
-    application began (time.time()).
+    part in what the workers of a generation tell one another.  `watch` was made before the
+    application was loaded.
     """
 
     def __init__(
@@ -83,14 +85,13 @@ class Worker:
         *,
         parent_pipe: int = -1,
         share: Share | None = None,
-        since: float = float("inf"),
+        watch: Watch | None = None,
     ) -> None:
         self.application = application
         self.options = options
         # "/" mounts the application at the root; without the option the variables decide.
         self.script_name = options.script_name.rstrip("/") if options.script_name else None
-        # The application may go to another folder.
-        self.crash_log = os.path.abspath(options.crash_log) if options.crash_log else ""
+        self.crash_log = options.crash_log
         self.environ_base = _environ_base(options, listeners)
         self.spool = Spool(options.spool_size, options.spool_folder)
         self.tails = Tails(options, self.spool)
@@ -138,9 +139,8 @@ class Worker:
             self._tick_seconds = min(max(options.idle_exit, SHORTEST_TICK_SECONDS), TICK_SECONDS)
         self._idle_since = BUSY
         self._last_use = 0
-        self._watch: Watch | None = None
-        if options.touch_reload or options.reload_on_change:
-            self._watch = Watch(options.touch_reload, options.reload_on_change, since)
+        self._watch = watch
+        self._watch_failed = False
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
         if share is not None:
@@ -548,7 +548,7 @@ class Worker:
         if self._share is not None:
             self._share.be_idle(self._idle_since)
         elif now - self._idle_since >= self.options.idle_exit:
-            self._end(f"no request for {self.options.idle_exit:g} s")
+            self._end(f"no request for {self.options.idle_exit:g} s", FOR_EVER)
 
     def _is_busy(self) -> bool:
         if self._ready or any(seat.connection is not None for seat in self._seats):
@@ -557,20 +557,26 @@ class Worker:
 
     def _look_for_changes(self, watch: Watch) -> None:
         """End, or tell the master, when the application's files have changed."""
-        changed = watch.changed()
+        try:
+            changed = watch.changed()
+        except Exception:  # the application may have put anything in its place
+            if not self._watch_failed:
+                log.exception("cannot see whether files have changed; still trying each second")
+            self._watch_failed = True
+            return
         if not changed:
             return
         if self._share is not None:
             log.info("%s has changed", changed)
-            self._share.be_stale()
+            self._share.be_stale(watch.state)
         else:
-            self._end(f"{changed} has changed")
+            self._end(f"{changed} has changed", self.options.graceful_timeout)
 
-    def _end(self, reason: str) -> None:
-        """Stop of the worker's own accord: nobody is about to kill it."""
+    def _end(self, reason: str, graceful: float) -> None:
+        """Stop although nobody is about to kill this process; a signal may shorten its time."""
         log.info("%s: ending once running requests are answered", reason)
         self._ends_by_itself = True
-        self._drain(self.options.graceful_timeout)
+        self._drain(graceful)
 
     def _log_busy(self, now: float) -> None:
         """Say, now and then, when no thread has become free since the last tick."""
@@ -618,8 +624,14 @@ class Worker:
             for listener in self._listeners.values():
                 listener.unlink()
             leave(0)
+        if self._is_patient():
+            return
         if not signal.getitimer(signal.ITIMER_REAL)[0]:
             signal.setitimer(signal.ITIMER_REAL, self._graceful + TICK_SECONDS)
+
+    def _is_patient(self) -> bool:
+        """Whether the master stops for idleness: a request that came meanwhile is not to suffer."""
+        return self._share is not None and self._share.patient
 
     def _means_at_once(self, stops: Stops, number: int) -> bool:
         # Ctrl-C and systemd signal the workers as well as their master, who passes it on: so to a
@@ -638,11 +650,14 @@ class Worker:
         if self._means_at_once(self._stops, number):
             log.warning("stopping at once")
             self._stopped = True
-        elif self._ends_by_itself:
+        elif self._ends_by_itself and not self._is_patient():
             # It is told for the first time, and has less time now.
             self._ends_by_itself = False
             self._drain_until = min(self._drain_until, time.monotonic() + self._graceful)
         if self.draining or self._stopped:
+            return
+        if self._is_patient():
+            self._end("the master stops", FOR_EVER)
             return
         log.info("%s: stopping once running requests are answered", signal.Signals(number).name)
         self._drain()

@@ -116,6 +116,12 @@ def test_an_application_that_cannot_be_loaded_has_an_entry(tmp_path: Path) -> No
     assert "No module named 'no_such_module'" in text
 
 
+def test_a_relative_path_is_meant_from_where_the_process_was_started(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    out, _ = run_cgi(tmp_path, "crash.log", "import os\nos.chdir('elsewhere')\n" + SOURCE)
+    assert entries((tmp_path / "crash.log").read_text()) == [out.split()[-1]]
+
+
 def test_a_process_of_a_web_servers_tells_why_its_application_cannot_be_loaded(
     short_path: Path,
 ) -> None:

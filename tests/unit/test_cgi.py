@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from gateways.events import (
 )
 from gateways.testing import Pieces
 from tests.corpus import CHUNKERS, Chunker, capture, merged, replay, split_cgi, whole
+from tests.server.live import PATIENCE, eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -341,6 +343,57 @@ def test_what_an_application_wrote_and_never_closed_is_on_the_disk_afterwards(
     done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=60)
     assert done.stdout.endswith(b"done")
     assert script.with_name("script.py.journal").read_text() == "answered"
+
+
+EXIT_WORK = """
+import atexit, pathlib, time
+HERE = pathlib.Path(__file__).parent
+
+@atexit.register
+def work():
+    while not (HERE / "told").exists():
+        time.sleep(0.01)
+    (HERE / "done").touch()
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"answered"]
+
+from gateways import cgi
+cgi.run(application)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_SIGTERM_after_the_answer_cuts_no_exit_work_and_the_next_one_does(
+    tmp_path: Path, times: int
+) -> None:
+    """Lighttpd says it as soon as it has the whole answer."""
+    (tmp_path / "script.py").write_text(EXIT_WORK)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={"PYTHONPATH": str(ROOT), "REQUEST_METHOD": "GET"},
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.read().endswith(b"answered")
+        for _ in range(times):
+            process.terminate()
+            eventually(lambda: not _catches_SIGTERM(process.pid), "it has come")
+        if times == 1:
+            (tmp_path / "told").touch()
+        assert process.wait(PATIENCE) == (0 if times == 1 else -signal.SIGTERM)
+    assert (tmp_path / "done").exists() == (times == 1)
+
+
+def _catches_SIGTERM(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    caught = next((line for line in status.splitlines() if line.startswith("SigCgt:")), "x:0")
+    return bool(int(caught.split(":")[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_run_answers_through_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
