@@ -125,8 +125,12 @@ def test_a_daemon_whose_socket_is_gone_ends(place: Site) -> None:
         place.make(idle=0)
         first = place.get().pid
         remove(place.private)
-        eventually(lambda first=first: first not in place.daemons(), "it ends")  # type: ignore[misc]
+        _wait_for_the_end_of(first, place)
         assert place.get().warm
+
+
+def _wait_for_the_end_of(pid: int, place: Site) -> None:
+    eventually(lambda: pid not in place.daemons(), "it ends")
 
 
 def _unlink_socket(folder: Path) -> None:
