@@ -72,7 +72,7 @@ def _formatted(
     except KeyboardInterrupt:
         raise
     except BaseException as failure:
-        return _plain(error, f"its traceback cannot be formatted: {_line(failure)}")
+        return _plain(error, f"it cannot be formatted: {_line(failure)}")
 
 
 def _cut(whole: traceback.TracebackException, error: BaseException) -> None:
@@ -182,13 +182,11 @@ def _plain(error: BaseException, why: str) -> str:
     parts = []
     told = chain(error)
     for how, each in told:
-        parts.append(f"{how}:" if how else "Traceback (most recent call last):")
+        parts.append(f"{how}:" if how else f"Traceback (most recent call last; {why}):")
         parts += _places(each, not how and says_it_all(each))
         parts.append(_line(each))
         if members := _members(each):
             parts[-1] += f", a group of {len(members):,}"
-        if not how:
-            parts.append(f"({why})")
     if len(told) == MAX_EXCEPTIONS:
         parts.append("… and more, which are left out")
     return "\n".join(parts)

@@ -56,16 +56,36 @@ HTTP_REDIRECT_STATUS (CVE-2024-8927).  Two stand without HTTP_.  Whoever is in f
 Expect, and decoded the body.
 """
 
-_STEERING = frozenset({"PATH", "IFS", "ENV", "SHELLOPTS", "GLIBC_TUNABLES", "GCONV_PATH"})
-_STEERING_PREFIXES = ("LD_", "DYLD_", "PYTHON", "PERL5", "RUBY", "BASH_")
+_STEERING = frozenset(
+    {
+        *("PATH", "HOME", "SHELL", "IFS", "ENV", "PS4", "PROMPT_COMMAND", "SHELLOPTS", "BASHOPTS"),
+        *("GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "CDPATH"),
+        *("PAGER", "EDITOR", "VISUAL", "BROWSER", "LESSOPEN", "LESSCLOSE"),
+        *("PHPRC", "PHP_INI_SCAN_DIR", "PHP_VALUE", "PHP_ADMIN_VALUE", "CLASSPATH"),
+        *("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "TCLLIBPATH", "TCL_LIBRARY"),
+        *("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    }
+)
+_STEERING_PREFIXES = (
+    *("LD_", "DYLD_", "BASH_", "PYTHON", "PERL", "RUBY", "GEM_", "BUNDLE_", "NODE_", "LUA_", "R_"),
+    *("DOTNET_", "XDG_", "GIT_"),
+)
+
+# Most of git's own name a program (GIT_EXEC_PATH, GIT_SSH), or a folder whose settings do.
+_OF_GIT = frozenset(
+    {
+        *("GIT_PROJECT_ROOT", "GIT_HTTP_EXPORT_ALL", "GIT_HTTP_MAX_REQUEST_BUFFER"),
+        *("GIT_PROTOCOL", "GIT_NAMESPACE", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"),
+    }
+)
 
 
 def may_be_passed(name: str) -> bool:
     """Whether a request may set a variable at all, where somebody has named it.
 
-    Not where it decides which program a process runs, or with what code: whoever reaches the
-    socket could run anything.
+    Not where it is known to decide which program a process runs, or with what code: whoever reaches
+    the socket could run anything.  No list of these is ever complete.
     """
-    return not (
-        name in HEADERS_KEPT_BACK or name in _STEERING or name.startswith(_STEERING_PREFIXES)
-    )
+    if name in HEADERS_KEPT_BACK or name in _STEERING:
+        return False
+    return name in _OF_GIT or not name.startswith(_STEERING_PREFIXES)

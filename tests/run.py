@@ -9,7 +9,7 @@ Everything there is to test, in this order:
 5. the suite on every other CPython from 3.11 on that this machine has, each in an environment of
    its own below `.venvs`.
 
-Steps 4 and 5 leave the web servers, the browser and the crowds of slow peers out (markers
+Steps 4 and 5 leave the web servers, the browser, the crowds of slow peers and long waits out (markers
 `interop`, `browser` and `load`): those
 tests start programs that are the same whichever Python runs, and take most of the time.
 

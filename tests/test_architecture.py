@@ -27,7 +27,10 @@ WIRE = GROUND | {"interface", "buffer", "response", "headparser"}
 PROTOCOLS = {"document", "documentclient", "cgi", "fastcgi", "scgi"}
 FAULTS = {"masking", "tracebacks"}
 BELOW_THE_EDGES = (
-    WIRE | PROTOCOLS | FAULTS | {"environ", "variables", "wsgi", "addresses", "loading"}
+    WIRE
+    | PROTOCOLS
+    | FAULTS
+    | {"environ", "variables", "wsgi", "addresses", "loading", "ownership"}
 )
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -42,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # check_head judges what start_response was given
     "wsgi": GROUND | {"response", "debugpage"},
     "masking": set(),
+    "ownership": set(),
     "tracebacks": {"errors", "masking"},
     "debugpage": {"errors", "masking", "tracebacks"},
     "document": GROUND | {"response"},
@@ -73,7 +77,7 @@ FRONT_DOORS = {
 
 EDGES = {"server", "client", "cgihost", "doctor", "pycgi", "warm", "testing", "cli", "__main__"}
 PURE = {unit for unit in MAY_IMPORT if unit not in EDGES} - {
-    *("addresses", "loading", "__init__"),
+    *("addresses", "loading", "ownership", "__init__"),
     "debugpage",  # runs the reprs of the application's objects, for so long
 }
 """Units that do no I/O, read no clock, no environment, and do not log."""

@@ -14,6 +14,9 @@ from gateways.events import Event, RequestAborted, Response, ResponseBody
 MAX_DISCARDED = 1024 * 1024
 """Bytes that nobody wants and a script may still write; then it is ended."""
 
+SKIP_SECONDS = 0.1
+"""How long they are read for; then nobody reads them, and the script may work on, as after its end."""
+
 GATHER_SECONDS = 0.002
 """How long a head waits for the end of a short answer, so that both go out at once, with the length."""
 
@@ -149,13 +152,22 @@ class Answer:
         return b""
 
     def discard(self) -> None:
-        """Read to the end what nobody wants, so that the script is not ended before its own end."""
+        """Close it, and let the script come to its own end: nobody wants more of it."""
+        self._left = 0
+        self.close()
+
+    def _skip(self) -> bool:
+        """Read for a moment what nobody wants; return whether the script may run on."""
+        until = time.monotonic() + SKIP_SECONDS
         discarded = 0
         try:
-            while not self._run.ended and discarded < MAX_DISCARDED:
-                discarded += len(self._run.read())
+            while not self._run.ended and time.monotonic() < until:
+                discarded += len(self._run.read(until))
+                if discarded >= MAX_DISCARDED:
+                    return False
         except Overdue:
-            return
+            return False
+        return True
 
     def _end(self) -> None:
         """Make a death by a signal visible: what such a script has printed is hardly all of it."""
@@ -167,13 +179,14 @@ class Answer:
 
     def close(self) -> None:
         """End the script, where its answer was not taken to the end."""
+        complete = False
         try:
-            if not self._left:
-                self.discard()
+            complete = not self._left and self._skip()
             if self._run.ended:
+                complete = True
                 self._run.finish()
         finally:
-            self._run.close(complete=self._run.ended)
+            self._run.close(complete=complete)
 
 
 def _exit(status: int) -> str:

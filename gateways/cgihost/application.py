@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
@@ -15,7 +15,7 @@ from gateways.cgihost.answer import Answer
 from gateways.cgihost.body import Body
 from gateways.cgihost.head import Broken
 from gateways.cgihost.reporter import Reporter
-from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding
+from gateways.cgihost.resolving import Refused, Script, Scripts, check_encoding, path_bytes
 from gateways.cgihost.run import NotStarted, Overdue, Run
 from gateways.cgihost.settings import Settings
 from gateways.errors import LocalProtocolError
@@ -65,28 +65,37 @@ class CGIApplication:
     ) -> tuple[Answer, list[bytes] | None]:
         """Return the answer, and its body where it is complete already."""
         script = self._find(environ)
+        # First, since a body of unknown length may come slowly.
+        body = Body(environ, self._spool)
+        if not self._places.acquire(blocking=False):
+            body.close()
+            raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
+        place = _Place(self._places.release)
         most = self.settings.local_redirects
-        for _ in range(most + 1):
-            reporter.name = os.fsdecode(os.path.basename(script.file))
-            run, answer = self._run(reporter, script, environ)
-            with _ended_by_faults(run):
-                answer.read_head()
-                target = answer.local_redirect if most else ""
-                found = self._redirected(environ, target) if target else None
-                if found is None:
-                    return answer, answer.gather()
-                answer.discard()
-                answer.close()
-            script, environ = found
-        raise Refused(
-            500, f"more than {most} local redirects (local_redirects), the last one to {target}"
-        )
+        try:
+            for _ in range(most + 1):
+                reporter.name = os.fsdecode(os.path.basename(script.file))
+                run, answer = self._run(reporter, script, environ, body, place)
+                with _ended_by_faults(run):
+                    answer.read_head()
+                    target = answer.local_redirect if most else ""
+                    found = self._redirected(environ, target) if target else None
+                    if found is None:
+                        return answer, answer.gather()
+                    answer.discard()
+                script, environ = found
+                body = Body(environ, self._spool)
+            raise Refused(
+                500, f"more than {most} local redirects (local_redirects), the last one to {target}"
+            )
+        finally:
+            place.leave()
 
     def _find(self, environ: WSGIEnvironment) -> Script:
-        path = _bytes(environ.get("PATH_INFO", ""))
+        path = path_bytes(environ.get("PATH_INFO", ""))
         script = self._scripts.find(path)
-        mount = _bytes(environ.get("SCRIPT_NAME", ""))
-        check_encoding(_bytes(environ.get("REQUEST_URI", "")), mount + script.name)
+        mount = path_bytes(environ.get("SCRIPT_NAME", ""))
+        check_encoding(path_bytes(environ.get("REQUEST_URI", "")), mount + script.name)
         return script
 
     def _redirected(
@@ -97,7 +106,7 @@ class CGIApplication:
         What is not ours to answer, a page of the web server's for example, the visitor asks for.
         """
         path, _, query = target.partition("?")
-        decoded = unquote_to_bytes(_bytes(path)).decode("latin-1")
+        decoded = unquote_to_bytes(path_bytes(path)).decode("latin-1")
         mount = environ.get("SCRIPT_NAME", "")
         below = decoded[len(mount) :]
         if not decoded.startswith(mount) or below[:1] not in ("", "/"):
@@ -122,36 +131,41 @@ class CGIApplication:
             return None
 
     def _run(
-        self, reporter: Reporter, script: Script, environ: WSGIEnvironment
+        self,
+        reporter: Reporter,
+        script: Script,
+        environ: WSGIEnvironment,
+        body: Body,
+        place: _Place,
     ) -> tuple[Run, Answer]:
         """Start a script; raise Refused where that fails."""
-        # First, since a body of unknown length may come slowly.
-        body = Body(environ, self._spool)
-        if not self._places.acquire(blocking=False):
-            body.close()
-            raise Refused(503, f"{self.settings.max_running} scripts are running (max_running)")
+        place.share()
         try:
-            run, connection = self._start(reporter, script, environ, body)
+            run, connection = self._start(reporter, script, environ, body, place.leave)
         except BaseException:
-            self._places.release()
+            place.leave()
             raise
         head_only = environ.get("REQUEST_METHOD") == "HEAD"
         return run, Answer(run, connection, nph=script.is_nph, head_only=head_only)
 
     def _start(
-        self, reporter: Reporter, script: Script, environ: WSGIEnvironment, body: Body
+        self,
+        reporter: Reporter,
+        script: Script,
+        environ: WSGIEnvironment,
+        body: Body,
+        over: Callable[[], None],
     ) -> tuple[Run, ClientConnection]:
         try:
             found = variables.environment(environ, script, self.settings, self._root, body.length)
             connection = ClientConnection()
             connection.send(Request(0, found))
             words = starting.command(script, variables.arguments(environ, self.settings))
-            release = self._places.release
             log = reporter.log
             # Our own server's; others cannot tell before something is written.
             peer = getattr(environ["wsgi.errors"], "peer_descriptor", -1)
             folder = script.folder
-            run = Run(connection, words, folder, body, self.settings, log, release, peer)
+            run = Run(connection, words, folder, body, self.settings, log, over, peer)
             return run, connection
         except LocalProtocolError as error:
             body.close()
@@ -162,6 +176,28 @@ class CGIApplication:
         except BaseException:
             body.close()
             raise
+
+
+class _Place:
+    """One of max_running: a request's, until the last of the scripts that local redirects name is gone."""
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._sharers = 1
+        self._lock = threading.Lock()
+
+    def share(self) -> None:
+        """Count one more script."""
+        with self._lock:
+            self._sharers += 1
+
+    def leave(self) -> None:
+        """Count one less; the last one gives the place back."""
+        with self._lock:
+            self._sharers -= 1
+            if self._sharers:
+                return
+        self._release()
 
 
 @contextmanager
@@ -178,10 +214,3 @@ def _ended_by_faults(run: Run) -> Iterator[None]:
     except BaseException:
         run.close(complete=False)
         raise
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise Refused(400, "the path is not latin-1, as PEP 3333 has it") from None

@@ -95,8 +95,11 @@ class Body:
             os.close(writer)
         # The kernel gives small pipes to a user who has many.
         os.close(reader)
-        self._file = self._spool.file()
-        self._file.write(data)
+        try:
+            self._file = self._spool.file()
+            self._file.write(data)
+        except LimitExceeded as error:
+            raise Refused(error.status_hint, str(error)) from None
         return os.dup(self._file.fileno())
 
     def close(self) -> None:

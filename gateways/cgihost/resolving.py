@@ -170,3 +170,11 @@ def check_encoding(target: bytes, name: bytes) -> None:
     depth = sum(1 for part in name.split(b"/") if part)
     if any(b"%2f" in part for part in parts[:depth]):
         raise Refused(404, "an encoded slash stands in the script's part of the path")
+
+
+def path_bytes(text: str) -> bytes:
+    """Return the bytes of a path in an environ.  Raises Refused, 400, where PEP 3333 forbids it."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        raise Refused(400, "the path is not latin-1, as PEP 3333 has it") from None

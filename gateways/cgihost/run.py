@@ -269,7 +269,8 @@ class Run:
         until = min(until, self._deadline, idle_since + self._settings.idle_limit, self._silence)
         if self.process.descriptor < 0 and not self._exited:
             until = min(until, now + 0.1)
-        return None if until == float("inf") else max(0.0, until - now) * 1000 + 1
+        # poll takes no more than 2**31 milliseconds.
+        return None if until == float("inf") else min(max(0.0, until - now), 1e6) * 1000 + 1
 
     def _look_after(self) -> None:
         """Nothing is ready: the script may have exited unseen, or left its output to others."""

@@ -32,7 +32,7 @@ class ScriptSettings:
     - `inherit`: names of variables taken from the server's own environment, which is withheld
       otherwise.
     - `pass_`: names of variables that the web server may send beside those of CGI, such as
-      "GIT_PROJECT_ROOT"; a last `*` stands for anything.
+      "SSL_CLIENT_S_DN"; "SSL_*" is all that begin so, where a word and "_" stand before the `*`.
     - `authorization`: scripts see the Authorization header (RFC 3875 §4.1.18 has it withheld).
     - `indexed_query`: the words of a query without "=" are the script's arguments (§4.4).
     - `document_root`: what PATH_TRANSLATED is made with; by default the web server's DOCUMENT_ROOT,
@@ -40,7 +40,7 @@ class ScriptSettings:
     - `time_limit`: seconds that a whole run may take; `idle_limit`: that a script may neither write
       nor read; 0 is no limit.  `grace`: between SIGTERM and SIGKILL.
     - `max_running`: scripts at once in one process, with those that work on after their answer;
-      more are answered with 503.
+      those that local redirects name count as one; more are answered with 503.
     - `spool_folder`: where bodies of unknown length are stored; "" chooses one.
 
     Raises ConfigurationError for a number below its bound, and for a name that no variable can
@@ -64,7 +64,7 @@ class ScriptSettings:
     ) -> None:
         check_least(0, time_limit=time_limit, idle_limit=idle_limit, grace=grace)
         check_least(1, max_running=max_running)
-        self.set = {_checked(name): os.fsencode(value) for name, value in (set or {}).items()}
+        self.set = {_checked(name): _value(name, value) for name, value in (set or {}).items()}
         self.inherit = tuple(_checked(name) for name in _listed("inherit", inherit))
         names = [_passable(name) for name in _listed("pass_", pass_)]
         self.passed = frozenset(name for name in names if not name.endswith("*"))
@@ -131,9 +131,24 @@ def _checked(name: str) -> bytes:
     return os.fsencode(name)
 
 
+def _value(name: str, value: str) -> bytes:
+    if "\0" in value:
+        raise ConfigurationError(f"set: the value of {name} holds NUL, which no variable can")
+    return os.fsencode(value)
+
+
 def _passable(name: str) -> str:
     bare = name.removesuffix("*")
-    # "LD_*" and "PYTHON*" as much as "LD_PRELOAD".
+    if bare != name and bare.startswith("HTTP_"):
+        raise ConfigurationError(
+            f"pass: {name!r} is not needed: a request's headers reach a script anyway"
+            " (Authorization with authorization=yes)"
+        )
+    if bare != name and not (bare.endswith("_") and bare.strip("_")):
+        raise ConfigurationError(
+            f'pass: {name!r} is too wide; before the "*" stands a word and "_", as in "SSL_*"'
+        )
+    # "LD_*" as much as "LD_PRELOAD".
     plain = bare.isascii() and bare.isprintable() and not {"=", " ", "*"}.intersection(bare)
     if not bare or not plain or not may_be_passed(bare):
         raise ConfigurationError(f"pass: {name!r} is no variable that a request may set")

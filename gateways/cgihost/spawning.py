@@ -103,7 +103,10 @@ def _by_fork_exec(
     finally:
         os.close(failing)
     try:
-        fault = os.read(failed, 4096)
+        fault = b""
+        # It comes in pieces.
+        while piece := os.read(failed, 4096):
+            fault += piece
     finally:
         os.close(failed)
     if fault:

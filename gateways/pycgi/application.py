@@ -14,7 +14,7 @@ from gateways.cgihost.body import Body
 from gateways.cgihost.complaints import Complaints
 from gateways.cgihost.head import Broken, Head
 from gateways.cgihost.reporter import Reporter
-from gateways.cgihost.resolving import Refused, Script
+from gateways.cgihost.resolving import Refused, Script, path_bytes
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.cgihost.variables import arguments, environment
 from gateways.errors import ApplicationError, ConfigurationError, RemoteProtocolError
@@ -103,22 +103,20 @@ class PythonScript:
         if not os.path.isfile(self.path):
             raise Refused(404, f"{self.path} is not there any more")
         body = Body(environ, self._spool)
+        close = body.close
         try:
             run = self._start(environ, body, log)
+            answer = _Answer(run, body, log, reporter, environ.get("REQUEST_METHOD") == "HEAD")
+            close = answer.close
+            answer.read_head()
         except Busy as error:
+            close()
             raise Refused(503, str(error)) from None
         except TooSlow as error:
-            raise Refused(504, f"ended, since {error}") from None
-        finally:
-            body.close()
-        answer = _Answer(run, log, reporter, environ.get("REQUEST_METHOD") == "HEAD")
-        try:
-            answer.read_head()
-        except TooSlow as error:
-            answer.close()
+            close()
             raise Refused(504, f"ended, since {error}") from None
         except BaseException:
-            answer.close()
+            close()
             raise
         return answer
 
@@ -126,7 +124,7 @@ class PythonScript:
         # All of the body, since no process is to wait for a slow sender.
         stdin = body.complete()
         try:
-            info = environ.get("PATH_INFO", "").encode("latin-1", "replace")
+            info = path_bytes(environ.get("PATH_INFO", ""))
             script = Script(self._file, b"", info, [])
             variables = environment(environ, script, self.settings, self._folder, body.length)
             request = _encode(variables, arguments(environ, self.settings))
@@ -142,8 +140,12 @@ class _Answer:
 
     head: Head
 
-    def __init__(self, run: Run, log: Complaints, reporter: Reporter, bodiless: bool) -> None:
+    def __init__(
+        self, run: Run, body: Body, log: Complaints, reporter: Reporter, bodiless: bool
+    ) -> None:
         self._run = run
+        # The script's standard input: what it takes of the spool is free when the run is over.
+        self._body = body
         self._log = log
         self._reporter = reporter
         self._bodiless = bodiless
@@ -170,11 +172,12 @@ class _Answer:
                 return
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._bodiless:
+            return  # close() sees to the script's end
         data, self._first = self._first, b""
         try:
             while True:
-                # Where no body is wanted the script runs to its end all the same.
-                if data and not self._bodiless:
+                if data:
                     yield data
                 data = self._run.read()
                 if not data:
@@ -184,16 +187,28 @@ class _Answer:
         if self._run.kind != program.EXITED:
             # What was sent is not all: the web server is to see it.
             raise ApplicationError(self._how(f"{self._reporter} failed within its answer"))
+        self._say_status()
+
+    def _say_status(self) -> None:
         if self._run.status:
             self._log.say(f"exit status {self._run.status}")
+        if self._run.orphaned:
+            self._log.say(
+                "it has exited, but a process that it started keeps its output open and silent"
+            )
 
     def close(self) -> None:
         """End the script, if it still runs: its answer is complete, or nobody wants the rest."""
+        complete = False
         try:
             self._run.skip(SKIP_SECONDS)
+            complete = self._bodiless
         finally:
             # Whatever happens, its helper is given back.
-            self._run.end()
+            self._run.end(complete=complete)
+            self._body.close()
+        if self._bodiless:
+            self._say_status()
         self._log.end()
 
     def _how(self, what: str) -> str:
@@ -232,8 +247,11 @@ def _check(path: str, interpreter: str) -> None:
 
 def _encode(variables: list[tuple[bytes, bytes]], words: list[bytes]) -> bytes:
     """Return what a helper is told.  Raises Refused where no environment can carry it."""
-    if any(b"\0" in value for _, value in variables):
-        raise Refused(400, "a variable of the request holds NUL")
+    for name, value in variables:
+        if not name or b"=" in name or b"\0" in name:
+            raise Refused(400, f"a variable of the request cannot be named {name[:100]!r}")
+        if b"\0" in value:
+            raise Refused(400, "a variable of the request holds NUL")
     block = b"".join(b"%b=%b\0" % pair for pair in variables)
     spoken = b"".join(word + b"\0" for word in words)
     return b"".join([len(block).to_bytes(4, "big"), len(spoken).to_bytes(4, "big"), block, spoken])

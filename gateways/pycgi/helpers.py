@@ -36,8 +36,17 @@ PIECE = 65536
 ATTEMPTS = 5
 """Helpers that one request may be offered to."""
 
+ORPHAN_SECONDS = 1.0
+"""How long the output may stay silent that a script has left open to another process when it exited."""
+
 CLOSED_SECONDS = 1.0
 """How long a script whose output has ended is waited for, to see whether it failed."""
+
+START_SECONDS = 30.0
+"""How long a helper that forks may leave requests unheard, while it imports modules for example.
+
+One that has done so when a request runs out of time hangs, and is replaced.
+"""
 
 END_SECONDS = 1.0
 """How long `close` waits for helpers that have nothing to do any more."""
@@ -77,10 +86,12 @@ class Helper:
             os.close(nothing)
         self.sock = ours
         self._status: int | None = None
+        self._unheard_since = float("inf")
 
     def ask(self, descriptors: list[int], request: bytes) -> socket.socket:
         """Hand a request over; return its control socket.  HelperGone where the process is."""
         control, theirs = socket.socketpair()
+        self._unheard_since = min(self._unheard_since, time.monotonic())
         try:
             with theirs:
                 control.settimeout(60.0)
@@ -94,6 +105,14 @@ class Helper:
             control.close()
             raise HelperGone from error
         return control
+
+    def heard(self) -> None:
+        """Note that it has answered a request, whatever it said."""
+        self._unheard_since = float("inf")
+
+    def hangs(self) -> bool:
+        """Whether requests have waited for its first word for too long."""
+        return time.monotonic() >= self._unheard_since + START_SECONDS
 
     def fate(self) -> tuple[bytes, int]:
         """Return how it ended, now that it has said nothing more.
@@ -112,9 +131,11 @@ class Helper:
         """
         if self._status is None and self.process.wait(seconds):
             how = os.WEXITED | os.WNOWAIT | os.WNOHANG
-            found = os.waitid(os.P_PID, self.process.pid, how)
-            if found is not None and found.si_code != os.CLD_EXITED:
-                self.kill()
+            # Where SIGCHLD is ignored nobody can say, and the number may be another's by now.
+            with suppress(ChildProcessError):
+                found = os.waitid(os.P_PID, self.process.pid, how)
+                if found is not None and found.si_code != os.CLD_EXITED:
+                    self.kill()
             self._status = self.process.reap()
         return self._status is not None
 
@@ -241,6 +262,8 @@ class Run:
         """Start it.  Raises Busy, TooSlow, and ApplicationError where no helper can be had."""
         self.kind = b""
         self.status = 0
+        self.orphaned = False
+        """Whether it has exited, and another process kept its output open and silent."""
         self._ended = False
         self._pool = pool
         self._log = log
@@ -256,6 +279,12 @@ class Run:
             except HelperGone:
                 self._close()
                 pool.drop(self._helper)
+            except TooSlow:
+                self.end()
+                if pool.shared and self._helper.hangs():
+                    self._helper.kill()
+                    pool.drop(self._helper)
+                raise
             except BaseException:
                 self.end()
                 raise
@@ -295,10 +324,16 @@ class Run:
         Raises TooSlow when its time is over, RequestAborted when the visitor has gone.
         """
         self._idle_since = time.monotonic()
+        silence = float("inf")
         while self._output >= 0:
-            data = self._wait()
+            if self.kind:
+                silence = min(silence, time.monotonic() + ORPHAN_SECONDS)
+            data = self._wait(until=silence)
             if data:
                 return data
+            if self._output >= 0 and time.monotonic() >= silence:
+                self.orphaned = True
+                self._output = self._forget(self._output)
         self._await_end()
         # What has been written to stderr by now; a daemon that was left behind may keep it open.
         while self._errors >= 0 and self._errors in self._ready(0):
@@ -336,7 +371,8 @@ class Run:
         if now >= self._idle_since + self._settings.idle_limit:
             raise TooSlow(f"it did nothing for {self._settings.idle_limit:g} s (idle_limit)")
         until = min(until, self._deadline, self._idle_since + self._settings.idle_limit)
-        return None if until == float("inf") else max(0.0, until - now) * 1000 + 1
+        # poll takes no more than 2**31 milliseconds.
+        return None if until == float("inf") else min(max(0.0, until - now), 1e6) * 1000 + 1
 
     def _wait(self, only: int = -1, until: float = float("inf")) -> bytes:
         ready = self._ready(self._patience(until))
@@ -373,6 +409,7 @@ class Run:
             data = control.recv(64)
         except ConnectionResetError:
             data = b""
+        self._helper.heard()
         if not self._said and data.startswith(program.FULL):
             raise Busy(f"{self._settings.max_running} scripts are running (max_running)")
         if not self._said and not data.startswith(program.STARTED):
@@ -389,8 +426,12 @@ class Run:
             self.status, self._stays = self._said[2], bool(self._said[3])
             self._poller.unregister(control)
 
-    def end(self) -> None:
-        """Let go of everything.  A script that still runs is ended."""
+    def end(self, *, complete: bool = False) -> None:
+        """Let go of everything.  A script that still runs is ended.
+
+        With `complete` no more of its answer is wanted, and in a process of its own it may run on
+        for what is left of its time, as one that has closed its output.
+        """
         if self._ended:
             return
         self._ended = True
@@ -401,7 +442,7 @@ class Run:
             return
         over = bool(self.kind) and self._output < 0
         forks = self._pool.shared
-        if over and control.fileno() >= 0:
+        if (over or (complete and forks)) and control.fileno() >= 0:
             left = self._ends - time.monotonic()
             text = b"" if left == float("inf") else b"%d" % max(0, left * 1000)
             with suppress(OSError):  # the helper has gone

@@ -68,6 +68,7 @@ def run_named(name: str, **options: Any) -> int:
 
     What it prints while it is loaded goes to stderr: on stdout it would be no answer's head.
     """
+    _open_closed()
     from gateways import loading  # here: a script has its application already
 
     if options.get("crash_log"):
@@ -146,16 +147,25 @@ class _Terminable:
             self.signals.signal(self.signals.SIGTERM, self.before)
 
 
-def _private_stdout() -> int:
-    """Return the answer's descriptor, and point everything else that writes to stdout at stderr."""
+def _open_closed() -> None:
+    """Open what of stdin, stdout and stderr is closed, on /dev/null.
+
+    Otherwise a duplicate, or a file of the application's, would take its number, and what is
+    printed would go there.
+    """
     for descriptor in (STDIN, STDOUT, STDERR):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Otherwise a duplicate would take its number, and what is printed would go there.
             os.open(os.devnull, os.O_RDWR)
-    if sys.stdout is not None:
-        sys.stdout.flush()
+    if sys.stdout is None:  # so it is where descriptor 1 was closed at the interpreter's start
+        sys.stdout = open(STDOUT, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115 - it is for the whole process
+
+
+def _private_stdout() -> int:
+    """Return the answer's descriptor, and point everything else that writes to stdout at stderr."""
+    _open_closed()
+    sys.stdout.flush()
     output = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
     return output

@@ -19,6 +19,7 @@ import stat
 import time
 
 from gateways.masking import bounded_repr, cut, printable, shown
+from gateways.ownership import changeable
 from gateways.tracebacks import bounded_traceback
 
 TYPE_CHECKING = False
@@ -52,7 +53,7 @@ def record(path: str, error: BaseException, reference: str, environ: Mapping[Any
                     raise OSError(f"{path} is full, and another process keeps it locked")
                 os.rename(path, f"{path}.1")
                 continue
-            _write(descriptor, data)
+            _write(descriptor, data, size, locked)
             return
         finally:
             os.close(descriptor)
@@ -65,8 +66,14 @@ def check_place(path: str, environ: Mapping[Any, Any]) -> None:
     found = os.stat(folder)
     if found.st_uid not in (os.geteuid(), 0):
         raise OSError(f"{folder} belongs to another user; name a file in a folder of your own")
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
-        raise OSError(f"{folder} may be changed by everybody; chmod o-w {folder}")
+    place = changeable(folder, sticky=True)
+    # In a folder such as /tmp nobody takes the file away, and one that is there is looked at.
+    if place and not (os.path.samefile(place, folder) and found.st_mode & stat.S_ISVTX):
+        if os.lstat(place).st_uid not in (os.geteuid(), 0):
+            raise OSError(f"{place} belongs to another user; name a file in a folder of your own")
+        if os.stat(place).st_mode & stat.S_IWOTH:
+            raise OSError(f"{place} may be changed by everybody; chmod o-w {place}")
+        raise OSError(f"{place} may be changed by its group; chmod g-w {place}")
     # Apache's second name is the folder of an Alias or a UserDir.
     for name in ("DOCUMENT_ROOT", "CONTEXT_DOCUMENT_ROOT"):
         root = environ.get(name)
@@ -129,10 +136,18 @@ def _is_still(path: str, descriptor: int) -> bool:
     return (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino)
 
 
-def _write(descriptor: int, data: bytes) -> None:
+def _write(descriptor: int, data: bytes, size: int, locked: bool) -> None:
+    """Write an entry whole, or, where the disk is full, nothing: the file has its `size` again."""
     rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError:
+        written = len(data) - len(rest)
+        # Without the lock another's entry may stand behind the half of ours.
+        if locked and os.fstat(descriptor).st_size == size + written:
+            os.ftruncate(descriptor, size)
+        raise
 
 
 def entry(error: BaseException, reference: str, environ: Mapping[Any, Any]) -> str:

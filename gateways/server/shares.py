@@ -10,8 +10,8 @@ do, and which changes of the application's files it has seen: those are for the 
 in its cell whether a stop is in a hurry.
 
 The memory is an anonymous mapping made before the fork.  It is four columns of eight-byte cells and
-one cell of the master's, and each cell has one writer: the worker itself while it lives, and after its death whoever has
-reaped it.  An aligned eight-byte store is one instruction on every 64-bit processor, so a reader
+one cell of the master's.  Each cell has one writer: in the columns the worker itself while it lives,
+and after its death whoever has reaped it.  An aligned eight-byte store is one instruction on every 64-bit processor, so a reader
 sees the old number or the new one and never half of each; hence no locks.  (A 32-bit processor may
 show half a heartbeat to the watchdog, which would then log one odd line.)  The numbers of several
 workers are not of one instant, and need not be: who is wrong by one waits 10 ms for nothing, or
@@ -40,7 +40,6 @@ class Shares:
     """The numbers of the workers 0 … `workers` - 1.  Made before they are forked."""
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers
         column = workers * CELL
         self._memory = mmap.mmap(-1, 4 * column + CELL)
         cells = memoryview(self._memory)

@@ -294,7 +294,21 @@ def test_a_script_whose_body_nobody_wants_runs_to_its_end(tmp_path: Path, case: 
     answer = call(CGIApplication(tmp_path), "/script", REQUEST_METHOD=method)
     assert answer.status.startswith(status)
     assert answer.body == b""
-    assert (tmp_path / "reached").exists()
+    eventually((tmp_path / "reached").exists, "it reaches its end")
+
+
+@pytest.mark.parametrize("case", ["HEAD", "Content-Length"])
+def test_a_script_that_streams_what_nobody_wants_keeps_nobody(tmp_path: Path, case: str) -> None:
+    length = "Content-Length: 1\\n" if case == "Content-Length" else ""
+    head = f"printf 'Content-Type: a/b\\n{length}\\nx'\n"
+    text = f"{SHELL}trap 'touch told; exit' TERM\necho $$ >pid\n{head}"
+    write(tmp_path, "script", text + "while :; do echo x; sleep 0.02; done\n")
+    app = CGIApplication(tmp_path, time_limit=PATIENCE)
+    method = "HEAD" if case == "HEAD" else "GET"
+    call(app, "/script", REQUEST_METHOD=method)
+    pid = written_pid(tmp_path / "pid")
+    eventually(lambda: not is_running(pid), "nobody reads what it writes, and so it ends")
+    assert not (tmp_path / "told").exists()
 
 
 def test_a_tab_in_a_value_becomes_a_space(tmp_path: Path) -> None:

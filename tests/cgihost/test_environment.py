@@ -80,7 +80,7 @@ def test_https_is_told(folder: Path) -> None:
 
 def test_httpoxy(folder: Path) -> None:
     # CVE-2016-5385 and its family; not even a declared addition brings it back.
-    app = CGIApplication(folder, pass_=["HTTP_*"], set={"HTTP_PROXY": "http://evil"})
+    app = CGIApplication(folder, pass_=["HTTP_AUTHORIZATION"], set={"HTTP_PROXY": "http://evil"})
     assert "HTTP_PROXY" not in call(app, "/env", HTTP_PROXY="http://evil").variables
 
 

@@ -56,6 +56,13 @@ def test_a_script_that_never_ends_is_ended(tmp_path: Path) -> None:
     eventually(lambda: not is_running(pid), "the script is ended")
 
 
+@pytest.mark.parametrize("limit", ["time_limit", "idle_limit"])
+def test_limits_may_be_months(tmp_path: Path, limit: str) -> None:
+    write(tmp_path, "script", f"{SHELL}{HEAD}echo x\nsleep 0.1\necho y\n")
+    months: Any = {"time_limit": 0, "idle_limit": 0, limit: 1e7}
+    assert call(CGIApplication(tmp_path, **months), "/script").body == b"x\ny\n"
+
+
 def test_one_that_closes_its_output_without_an_answer_is_ended(tmp_path: Path) -> None:
     write(tmp_path, "script", f"{SHELL}echo $$ >pid\nexec >&-\nexec sleep 1000\n")
     assert call(CGIApplication(tmp_path), "/script").code == 502
@@ -186,6 +193,21 @@ def test_at_the_limit_the_answer_is_503(tmp_path: Path) -> None:
     for each in running:
         each.result.close()
     eventually(lambda: app._places.acquire(blocking=False), "a place is free")
+
+
+def test_a_local_redirect_takes_one_place(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    away = "printf 'Location: /ok\\n\\n'\nexec >&-\ncat go >/dev/null\n"
+    write(tmp_path, "away", f"{SHELL}{away}")
+    write(tmp_path, "ok", f"{SHELL}{HEAD}echo ok\n")
+    app = CGIApplication(tmp_path, max_running=1)
+    assert call(app, "/away").body == b"ok\n"
+    assert call(app, "/ok").code == 503  # while the first one works on
+    with (tmp_path / "go").open("w"):
+        pass
+    eventually(lambda: call(app, "/ok").code == 200, "the place is free")
+    eventually(lambda: app._places.acquire(blocking=False), "it is free again")
+    assert not app._places.acquire(blocking=False)
 
 
 def descriptors() -> int:

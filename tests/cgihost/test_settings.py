@@ -31,7 +31,7 @@ def test_a_relative_path_outlives_a_change_of_folder(
 
 def test_every_setting_can_be_written(tmp_path: Path) -> None:
     text = (
-        f"{tmp_path}?set=A=b=c%26d&set=E=&inherit=LANG&pass=GIT_*&pass=CGIT_CONFIG"
+        f"{tmp_path}?set=A=b=c%26d&set=E=&inherit=LANG&pass=SSL_*&pass=CGIT_CONFIG"
         "&interpreter=.py=/usr/bin/env python3&authorization=yes&indexed_query=on"
         "&follow_symlinks=no&index=a.cgi&index=b.cgi&document_root=/srv/www/"
         "&time_limit=0&idle_limit=1.5&grace=2&max_running=3"
@@ -39,7 +39,7 @@ def test_every_setting_can_be_written(tmp_path: Path) -> None:
     settings = load(text).settings
     assert settings.set == {b"A": b"b=c&d", b"E": b""}
     assert settings.inherit == (b"LANG",)
-    assert (set(settings.passed), settings.prefixes) == ({"CGIT_CONFIG"}, ("GIT_",))
+    assert (set(settings.passed), settings.prefixes) == ({"CGIT_CONFIG"}, ("SSL_",))
     assert settings.interpreters == {b".py": [b"/usr/bin/env", b"python3"]}
     assert (settings.authorization, settings.indexed_query) == (True, True)
     assert not settings.follow_symlinks
@@ -66,8 +66,13 @@ def test_a_question_mark_may_belong_to_the_name(tmp_path: Path) -> None:
         ("authorization=maybe", "yes or no"),
         ("set=A", "lacks its value"),
         ("set==b", "cannot be the name"),
+        ("set=A=%00", "holds NUL"),
         ("interpreter=py=/usr/bin/python3", "with its dot"),
         ("interpreter=.py=python3", "no absolute path"),
+        ("pass=P*", "too wide"),
+        ("pass=SSL*", "too wide"),
+        ("pass=HTTP_*", "reach a script anyway"),
+        ("pass=GIT_*", "no variable that a request may set"),
     ],
 )
 def test_a_bad_setting_is_refused_with_the_remedy(tmp_path: Path, query: str, why: str) -> None:

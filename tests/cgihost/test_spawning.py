@@ -101,6 +101,16 @@ def test_what_cannot_be_started_is_told_and_leaves_nothing_open(
 
 
 @each_way
+def test_what_a_child_tells_in_pieces_is_read_to_its_end(
+    way: Way, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 1)))
+    with pytest.raises(FileNotFoundError):
+        started(way, [b"/nowhere/at/all"], tmp_path, 0)
+
+
+@each_way
 def test_an_exit_by_a_signal_is_told_as_one(way: Way, tmp_path: Path) -> None:
     pid, output = started(way, [b"/bin/sh", b"-c", b"kill -9 $$"], tmp_path, 0)
     os.close(output)

@@ -18,7 +18,7 @@ from gateways import events, loading
 from gateways.cgihost.settings import DEFAULT_PATH
 from gateways.errors import ConfigurationError
 from gateways.pycgi import PythonScript
-from tests.cgihost.calling import written_pid
+from tests.cgihost.calling import PATIENCE, written_pid
 from tests.pycgi.scripts import MODES, ask, environ, exists, script, write
 from tests.server.live import eventually, post, running
 
@@ -225,7 +225,10 @@ def test_heads_that_no_application_may_send_are_mended(tmp_path: Path, mode: str
 
 
 @both_modes
-def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mode: str) -> None:
+def test_a_script_whose_output_is_not_wanted_runs_to_its_end(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.pycgi.application.SKIP_SECONDS", PATIENCE)
     source = (
         "import sys\nprint('Content-Type: text/plain\\n\\n' + 'x' * 300000, flush=True)\n"
         f"open({str(tmp_path / 'end')!r}, 'a').write('.')"
@@ -233,6 +236,34 @@ def test_a_script_whose_output_is_not_wanted_runs_to_its_end(tmp_path: Path, mod
     with script(tmp_path, source, mode) as app:
         assert ask(app, method="HEAD").status == "200 OK"
         assert (tmp_path / "end").read_text() == "."
+
+
+@both_modes
+def test_a_script_that_streams_what_nobody_wants_keeps_nobody(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import os, time\n"
+        f"if os.environ['REQUEST_METHOD'] == 'HEAD':\n    open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}\\n')\n"
+        + HEAD
+        + "while os.environ['REQUEST_METHOD'] == 'HEAD':\n    print('x', flush=True)\n    time.sleep(0.02)"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app).status == "200 OK"  # so that a helper is ready
+        app.settings.time_limit = PATIENCE
+        found = ask(app, method="HEAD")
+        assert (found.status, found.body, found.reported) == ("200 OK", b"", "")
+        pid = written_pid(tmp_path / "pid")
+        eventually(lambda: not exists(pid), "nobody reads what it writes, and so it ends")
+        assert ask(app).status == "200 OK"
+
+
+def test_a_fork_of_which_no_more_is_wanted_may_work_on(tmp_path: Path) -> None:
+    source = HEAD + (
+        "import time\nprint('x', flush=True)\n"
+        f"time.sleep(0.5)\nopen({str(tmp_path / 'end')!r}, 'w').close()"
+    )
+    with script(tmp_path, source) as app:
+        assert ask(app, method="HEAD").status == "200 OK"
+        eventually((tmp_path / "end").exists, "it has come to its end")
 
 
 # One request after the other.
@@ -332,10 +363,32 @@ def test_what_a_script_does_to_loggers_lasts_for_its_request(tmp_path: Path, mod
         assert (tmp_path / "log").read_text() == "once\nonce\nquiet\nonce\nonce\n"
 
 
+@both_modes
+def test_what_a_script_silences_is_heard_in_the_next_request(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import faulthandler, logging, os, sys\n"
+        "if os.environ['QUERY_STRING'] == 'quiet=1':\n"
+        "    logging.disable()\n"
+        "    logging.getLogger().addFilter(lambda record: False)\n"
+        "    faulthandler.dump_traceback_later(0.5, exit=True)\n"
+        "elif os.environ['QUERY_STRING'] == 'slow=1':\n    import time\n    time.sleep(1)\n"
+        "logging.basicConfig(format='%(message)s', stream=sys.stderr)\n"
+        "logging.critical('loud')\n" + HEAD + "print('answer')"
+    )
+    with script(tmp_path, source, mode, processes=1) as app:
+        assert ask(app, query="quiet=1").log == ""
+        found = ask(app, query="slow=1")
+        assert (found.body, found.log) == (b"answer\n", "form.py: loud\n")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "os.nice(1)",
+        pytest.param(
+            "os.setgroups([12345])",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
+        ),
         pytest.param(
             "os.seteuid(65534)",
             marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may"),
@@ -347,7 +400,7 @@ def test_what_cannot_be_put_back_costs_the_process(tmp_path: Path, change: str) 
     source = HEAD + (
         "import os, resource\n"
         f"if os.environ['QUERY_STRING'] == 'change=1':\n    {change}\n"
-        "print(os.geteuid(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
+        "print(os.geteuid(), os.getgroups(), os.nice(0), resource.getrlimit(resource.RLIMIT_CORE))"
     )
     with script(tmp_path, source, "inprocess", processes=1) as app:
         clean = ask(app).body
@@ -591,6 +644,42 @@ def test_a_helper_that_is_killed_is_replaced(tmp_path: Path, mode: str) -> None:
             assert app.helpers() != [helper]
 
 
+def test_a_helper_that_hangs_while_it_imports_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateways.pycgi.helpers.START_SECONDS", 0.1)
+    library, mended = tmp_path / "library", tmp_path / "mended"
+    library.mkdir()
+    slow = f"import os, time\nif not os.path.exists({str(mended)!r}):\n    time.sleep(1000)\n"
+    write(library, slow, "slow_to_import.py")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    source = "import slow_to_import\n" + HEAD + "print('answer')"
+    with script(folder, source, idle_limit=2, set={"PYTHONPATH": str(library)}) as app:
+        assert ask(app).status.startswith("504")
+        mended.touch()
+        eventually(lambda: ask(app).body == b"answer\n", "a new one has taken its place")
+
+
+@both_modes
+def test_a_process_that_ignores_SIGCHLD_replaces_helpers_too(tmp_path: Path, mode: str) -> None:
+    # Some process managers leave it ignored.
+    program = (
+        "import signal, sys\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from pathlib import Path\nfrom tests.pycgi.scripts import ask, script, write\n"
+        f"head, folder = {HEAD!r}, Path({str(tmp_path)!r})\n"
+        f"with script(folder, head + 'print(1)', {mode!r}) as app:\n"
+        "    print(ask(app).body)\n"
+        "    write(folder, head + 'print(22)')\n"
+        "    print([ask(app).body for _ in range(3)])\n"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=root, capture_output=True, timeout=60, check=False
+    )
+    assert done.stdout.decode().splitlines() == [r"b'1\n'", r"[b'22\n', b'22\n', b'22\n']"]
+
+
 @both_modes
 def test_killing_helpers_loses_at_most_what_is_under_way(tmp_path: Path, mode: str) -> None:
     source = HEAD + "import sys\nprint(sys.stdin.read())"
@@ -625,6 +714,23 @@ def test_a_script_that_closes_its_output_may_work_on(tmp_path: Path) -> None:
         assert (found.body, found.cut, found.log) == (b"answer\n", False, "")
         fifo.write_text("go on")
         eventually(done.exists, "it has gone on")
+
+
+@both_modes
+def test_a_process_that_keeps_the_output_open_delays_nobody(tmp_path: Path, mode: str) -> None:
+    source = (
+        "import subprocess\nprint('Content-Type: text/plain\\n\\nwhole', flush=True)\n"
+        f"child = subprocess.Popen(['sleep', '600'])\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(f'{{child.pid}}\\n')"
+    )
+    with script(tmp_path, source, mode, idle_limit=PATIENCE) as app:
+        found = ask(app)
+        pid = written_pid(tmp_path / "pid")
+        assert (found.body, found.cut) == (b"whole\n", False)
+        assert "keeps its output open" in found.log
+        # It was left running on purpose, as old scripts do with their long work.
+        assert exists(pid)
+        os.kill(pid, signal.SIGKILL)
 
 
 ENDLESS = HEAD + (
@@ -687,6 +793,16 @@ def test_a_script_that_takes_too_long_is_ended(tmp_path: Path, mode: str) -> Non
         assert (found.body, found.cut) == (b"x\n", True)
         eventually(lambda: not exists(int(pid_file.read_text())), "it is ended")
         warm(app)
+
+
+@both_modes
+def test_limits_may_be_months(tmp_path: Path, mode: str) -> None:
+    source = HEAD + "import os, time\nprint('x', flush=True)\nos.close(1)\ntime.sleep(0.1)"
+    with script(tmp_path, source, mode, time_limit=1e7, idle_limit=1e7) as app:
+        assert ask(app).body == b"x\n"
+        before = app.helpers()
+        assert ask(app).body == b"x\n"
+        assert app.helpers() == before
 
 
 @both_modes

@@ -192,6 +192,28 @@ def open_folder(path: Path) -> None:
     path.parent.chmod(0o777)
 
 
+def group_folder(path: Path) -> None:
+    os.chown(path.parent, -1, 12345)
+    path.parent.chmod(0o770)
+
+
+def below_an_open_folder(path: Path) -> None:
+    path.parent.parent.chmod(0o777)
+
+
+def below_anothers_folder(path: Path) -> None:
+    os.chown(path.parent.parent, 12345, -1)
+
+
+def by_way_of_an_open_folder(path: Path) -> None:
+    path.parent.rmdir()
+    (path.parent.parent / "own").mkdir()
+    (path.parent.parent / "open").mkdir()
+    (path.parent.parent / "open").chmod(0o777)
+    (path.parent.parent / "open" / "link").symlink_to("../own")
+    path.parent.symlink_to("open/link")
+
+
 def no_folder(path: Path) -> None:
     path.parent.rmdir()
 
@@ -217,7 +239,11 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files aw
         (folder, "directory"),
         (named_pipe, "crash.log"),
         (open_folder, "may be changed by everybody"),
+        (below_an_open_folder, "may be changed by everybody"),
+        (by_way_of_an_open_folder, "may be changed by everybody"),
         (no_folder, "No such file"),
+        pytest.param(group_folder, "may be changed by its group", marks=AS_ROOT),
+        pytest.param(below_anothers_folder, "belongs to another user", marks=AS_ROOT),
         pytest.param(anothers_file, "belongs to another user", marks=AS_ROOT),
         pytest.param(anothers_folder, "belongs to another user", marks=AS_ROOT),
     ],
@@ -256,7 +282,34 @@ def test_a_file_that_others_could_read_is_made_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_in_a_folder_such_as_tmp_it_is_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    record(str(tmp_path / "crash.log"), fault(), "12345678", {})
+    assert entries((tmp_path / "crash.log").read_text()) == ["12345678"]
+
+
 # How long it gets.
+
+
+def test_an_entry_that_finds_no_room_leaves_nothing_of_itself(tmp_path: Path) -> None:
+    log = tmp_path / "crash.log"
+    record(str(log), fault(), "00000001", {})
+    whole = log.read_text()
+    # A limit on the size of files stands for the disk's.
+    program = (
+        "import resource, signal\nfrom gateways.server.crashlog import record\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({len(whole) + 100},) * 2)\n"
+        f"try: record({str(log)!r}, ValueError('x' * 1000), '00000002', {{}})\n"
+        "except OSError: print('refused')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == "refused\n", result.stderr
+    assert log.read_text() == whole
+    record(str(log), fault(), "00000003", {})
+    assert entries(log.read_text()) == ["00000001", "00000003"]
 
 
 def test_it_is_bounded_and_keeps_what_is_newest(tmp_path: Path) -> None:

@@ -214,7 +214,8 @@ class Forker:
         now = time.monotonic()
         ends = [each.next_signal_at for each in (*self._children.values(), *self._released)]
         first = min(ends, default=float("inf"))
-        return None if first == float("inf") else max(0.0, first - now) * 1000 + 1
+        # poll takes no more than 2**31 milliseconds.
+        return None if first == float("inf") else min(max(0.0, first - now), 1e6) * 1000 + 1
 
 
 class Lifeline:

@@ -48,6 +48,22 @@ class Logging:
             set_level(logger, level)
 
         module.Logger.addHandler, module.Logger.setLevel = add_handler, note_and_set_level
+        self._watch_what_silences(module)
+
+    def _watch_what_silences(self, module: Any) -> None:
+        add, disable = module.Filterer.addFilter, module.disable
+
+        def add_filter(filterer: Any, added: Any) -> None:
+            if added not in filterer.filters and _is_script_at_work():
+                self._undo.append(lambda: filterer.removeFilter(added))
+            add(filterer, added)
+
+        def note_and_disable(level: int = module.CRITICAL) -> None:
+            if _is_script_at_work():
+                self._undo.append(partial(disable, module.root.manager.disable))
+            disable(level)
+
+        module.Filterer.addFilter, module.disable = add_filter, note_and_disable
 
     def take_back(self) -> None:
         """Undo it, the last first; a handler that is closed writes out what it holds."""
@@ -120,7 +136,8 @@ class State:
 
     def _look_at_rights(self) -> tuple[object, ...]:
         """Return what cannot be put back: who this process is, and how nice."""
-        return os.getresuid(), os.getresgid(), os.getpriority(os.PRIO_PROCESS, 0)
+        niceness = os.getpriority(os.PRIO_PROCESS, 0)
+        return os.getresuid(), os.getresgid(), os.getgroups(), niceness
 
     def _restore_signals(self) -> None:
         for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):
@@ -161,6 +178,8 @@ class State:
             modules["socket"].setdefaulttimeout(None)
         if "threading" in modules:
             modules["threading"].excepthook = _thread._excepthook
+        if "faulthandler" in modules:
+            modules["faulthandler"].cancel_dump_traceback_later()
         if "random" in modules:
             modules["random"].seed()
 
