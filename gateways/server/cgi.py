@@ -113,6 +113,14 @@ def _was_opened(descriptor: int) -> bool:
         return False  # the listing's own
 
 
+def _wait_for_room(descriptor: int) -> None:
+    import select  # here: a web server's pipe or socket blocks
+
+    poller = select.poll()
+    poller.register(descriptor, select.POLLOUT)
+    poller.poll()
+
+
 class _Terminable:
     """SIGTERM raises RequestAborted in the block, so that the application's close() runs.
 
@@ -283,6 +291,8 @@ class _Exchange:
         while rest:
             try:
                 rest = rest[os.write(self.output, rest) :]
+            except BlockingIOError:  # somebody has made it so
+                _wait_for_room(self.output)
             except OSError as error:
                 self.over = True
                 raise errors.RequestAborted(f"the web server closed stdout: {error}") from error

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -30,6 +31,9 @@
 #define MAX_VARIABLE_BYTES 131072
 #define PATIENCE_SECONDS 5
 #define PONG_SECONDS 30
+#ifndef UNREAD_REQUEST_SECONDS
+#define UNREAD_REQUEST_SECONDS 15
+#endif
 #define BACKLOG 1024
 #define PIECE 32768
 #define SAFE_WRITE 4096
@@ -113,7 +117,7 @@ static void open_folder(void) {
     here = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (here < 0)
         plain("the private folder is no folder of ours, choose another with --runtime-dir", path);
-    if (fstat(here, &found) < 0 || found.st_uid != uid || (found.st_mode & 07777) != 0700)
+    if (fstat(here, &found) < 0 || found.st_uid != uid || (found.st_mode & 0777) != 0700)
         plain("the private folder must be ours and of mode 700, choose another with --runtime-dir",
               path);
 }
@@ -124,19 +128,16 @@ static int with_address(int sock, int (*call)(int, const struct sockaddr *, sock
     address.sun_family = AF_UNIX;
     /* NAME is 32 digits: in the folder it always fits. */
     memcpy(address.sun_path, NAME, sizeof NAME);
-    int back = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fchdir(here) < 0) {
-        if (back >= 0)
-            close(back);
-        return -1;
-    }
-    int result = call(sock, (struct sockaddr *)&address, sizeof address);
+    int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC); /* it may not be readable */
+    if (back < 0)
+        plain("cannot open the script's folder", strerror(errno));
+    int result = fchdir(here);
+    if (result == 0)
+        result = call(sock, (struct sockaddr *)&address, sizeof address);
     int error = errno;
-    if (back >= 0) {
-        if (fchdir(back) < 0)
-            plain("cannot go back to the script's folder", strerror(errno));
-        close(back);
-    }
+    if (fchdir(back) < 0)
+        plain("cannot go back to the script's folder", strerror(errno));
+    close(back);
     errno = error;
     return result;
 }
@@ -175,8 +176,9 @@ static void note_start(int note) {
     if (fstat(note, &found) < 0)
         plain("cannot read the note", strerror(errno));
     long long starts = found.st_size;
-    long long age = (long long)time(NULL) - (long long)found.st_mtime;
+    long long today = (long long)time(NULL), age = today - (long long)found.st_mtime;
     int mended = *APPLICATION_FILE && stat(APPLICATION_FILE, &application) == 0 &&
+                 (long long)application.st_mtim.tv_sec <= today &&
                  (application.st_mtim.tv_sec > found.st_mtim.tv_sec ||
                   (application.st_mtim.tv_sec == found.st_mtim.tv_sec &&
                    application.st_mtim.tv_nsec > found.st_mtim.tv_nsec));
@@ -257,17 +259,24 @@ static void become(int listener, int output, int note) {
     _exit(127);
 }
 
+/* Open a plain file of the private folder, made where it is missing. */
+static int open_file(const char *name, int access, struct stat *found) {
+    /* A pipe would be waited for without O_NONBLOCK; to a file it means nothing. */
+    int flags = O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_APPEND | O_NONBLOCK;
+    int file = openat(here, name, flags | access, 0600);
+    if (file < 0 || fstat(file, found) < 0)
+        plain("cannot write to a file in the private folder", strerror(errno));
+    if (!S_ISREG(found->st_mode))
+        plain("in the private folder, remove what is no plain file", name);
+    return file;
+}
+
 /* Listen, and start the daemon on it.  The folder is locked. */
 static void start(void) {
-    int flags = O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_APPEND;
-    int note = openat(here, NAME ".note", flags | O_RDWR, 0600);
-    if (note < 0)
-        plain("cannot write the note", strerror(errno));
-    note_start(note);
-    int output = openat(here, NAME ".log", flags | O_WRONLY, 0600);
     struct stat found;
-    if (output < 0 || fstat(output, &found) < 0)
-        plain("cannot write the log", strerror(errno));
+    int note = open_file(NAME ".note", O_RDWR, &found);
+    note_start(note);
+    int output = open_file(NAME ".log", O_WRONLY, &found);
     if (found.st_size > MAX_LOG && ftruncate(output, 0) < 0)
         plain("cannot write the log", strerror(errno));
     if (unlinkat(here, NAME, 0) < 0 && errno != ENOENT)
@@ -297,6 +306,9 @@ static int reach_or_start(void) {
         return sock;
     double deadline = now() + PATIENCE_SECONDS;
     while (flock(here, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            plain("cannot lock the private folder, choose another with --runtime-dir",
+                  strerror(errno));
         if (now() > deadline)
             plain("the lock of the private folder is not to be had", "");
         nap();
@@ -443,12 +455,13 @@ static unsigned char record[8]; /* the head of the record that comes, and END_RE
 static size_t record_have, content_left, padding_left, ending_have;
 static unsigned char ending[8];
 static int status = -1;
+static int answered; /* something of the answer has come */
 
 static void take_body(void) {
     size_t size = body == TO_THE_END || body > PIECE ? PIECE : (size_t)body;
     ssize_t got = read(0, outbox + 8, size);
     if (got < 0) {
-        if (errno == EINTR)
+        if (errno == EINTR || errno == EAGAIN)
             return;
         _exit(1); /* under mod_cgid stdin is a socket: the visitor has left */
     }
@@ -486,7 +499,13 @@ static void write_answer(int may_block) {
         if (wrote < 0) {
             if (errno == EINTR)
                 continue;
-            _exit(1); /* the visitor has left */
+            if (errno != EAGAIN)
+                _exit(1); /* the visitor has left */
+            if (!may_block)
+                return;
+            struct pollfd room = {1, POLLOUT, 0};
+            poll(&room, 1, -1);
+            continue;
         }
         answer_at += (size_t)wrote;
         answer_size -= (size_t)wrote;
@@ -525,6 +544,7 @@ static void take_records(const char *data, size_t size) {
             if (record[1] == 6) {
                 memcpy(answer + answer_size, data, part);
                 answer_size += part;
+                answered = 1;
             } else if (record[1] == 7) {
                 log_lines(data, part);
             } else if (record[1] == 3 && ending_have < 8) {
@@ -579,6 +599,14 @@ static void send_outbox(int sock) {
     }
 }
 
+/* Nothing has come for long: plain CGI if the daemon, which may be stopped or out of threads or
+   descriptors, has not even read the request.  Once read it takes as long as the application does. */
+static void check_taken(int sock) {
+    int unread;
+    if (ioctl(sock, TIOCOUTQ, &unread) == 0 && unread > 0)
+        plain("the daemon does not come to read the request", "");
+}
+
 static void wait_for_something(int sock) {
     int reading = out_size == 0 && !sent_all;
     struct pollfd each[3] = {
@@ -586,7 +614,11 @@ static void wait_for_something(int sock) {
         {1, answer_size ? POLLOUT : 0, 0},
         {0, POLLIN, 0},
     };
-    if (poll(each, reading ? 3 : 2, -1) < 0) {
+    int unsure = safe && !answered;
+    int ready = poll(each, reading ? 3 : 2, unsure ? (int)(UNREAD_REQUEST_SECONDS * 1000) : -1);
+    if (ready == 0)
+        check_taken(sock);
+    if (ready < 0) {
         if (errno != EINTR)
             _exit(1);
         return;
@@ -650,6 +682,8 @@ static int exchange(int sock) {
         if (broken != NULL && status < 0)
             return give_up(broken);
     }
+    if (!answered) /* ending[4] is the protocolStatus (FastCGI 5.5) */
+        return give_up(ending[4] ? "it did not take the request" : "it sent no answer");
     write_answer(1);
     read_rest();
     return status;

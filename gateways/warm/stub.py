@@ -36,6 +36,9 @@ PATIENCE = 5.0
 PONG_SECONDS = 30.0
 """Seconds within which the daemon must have come up and answered a question."""
 
+UNREAD_REQUEST_SECONDS = 15.0
+"""So long a request that may be made twice waits in the socket before it is plain CGI."""
+
 BACKLOG = 1024
 PIECE = 32768
 SAFE_WRITE = 4096
@@ -118,8 +121,11 @@ def run(
 def _fill_standard_descriptors() -> None:
     """Open /dev/null where 0, 1 or 2 is closed: a socket would take its number."""
     opened = 0
-    while opened < 3:
-        opened = posix.open("/dev/null", posix.O_RDWR)
+    try:
+        while opened < 3:
+            opened = posix.open("/dev/null", posix.O_RDWR)
+    except OSError:
+        return  # a jail has none
     posix.close(opened)
 
 
@@ -163,10 +169,10 @@ def _open_folder(folder: str) -> int:
             f"{folder} is no folder of ours ({error.strerror}); choose another: --runtime-dir"
         ) from None
     found = posix.fstat(here)
-    if found.st_uid != uid or found.st_mode & 0o7777 != 0o700:
+    if found.st_uid != uid or found.st_mode & 0o777 != 0o700:
         posix.close(here)
         raise _Unseen(
-            f"{folder} belongs to uid {found.st_uid} with mode {found.st_mode & 0o7777:o}, and must"
+            f"{folder} belongs to uid {found.st_uid} with mode {found.st_mode & 0o777:o}, and must"
             f" belong to {uid} with mode 700; choose another: --runtime-dir"
         )
     return here
@@ -174,17 +180,16 @@ def _open_folder(folder: str) -> int:
 
 def _within(here: int, action: "Callable[[], None]") -> None:
     """Do something in the folder: the address of a socket has room for 107 bytes of path only."""
-    try:
-        back = posix.open(".", posix.O_RDONLY | posix.O_DIRECTORY | posix.O_CLOEXEC)
-    except OSError:
-        back = -1  # it may not be readable; then there is no way back, and none is needed
+    try:  # with O_PATH since it may not be readable
+        back = posix.open(".", posix.O_PATH | posix.O_DIRECTORY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise _Unseen(f"cannot open the script's folder: {error.strerror}") from None
     try:
         posix.fchdir(here)
         action()
     finally:
-        if back >= 0:
-            posix.fchdir(back)
-            posix.close(back)
+        posix.fchdir(back)
+        posix.close(back)
 
 
 def _connect(here: int, name: str) -> "_socket.socket | None":
@@ -258,7 +263,12 @@ def _reach(here: int, name: str, start: _Start) -> "_socket.socket":
         try:
             fcntl.flock(here, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break
-        except OSError:
+        except OSError as error:
+            if not isinstance(error, BlockingIOError | InterruptedError):
+                raise _Unseen(
+                    f"cannot lock the private folder ({error.strerror}); choose another:"
+                    " --runtime-dir"
+                ) from None
             if time.monotonic() > deadline:
                 raise _Unseen("the lock of the private folder is not to be had") from None
             time.sleep(0.005)
@@ -279,12 +289,11 @@ def _reach(here: int, name: str, start: _Start) -> "_socket.socket":
 def _start(start: _Start) -> None:
     """Listen, and start the daemon on it.  The folder is locked."""
     here, name = start.here, start.name
-    flags = posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_APPEND
-    note = posix.open(f"{name}.note", flags | posix.O_RDWR, 0o600, dir_fd=here)
+    note = _open_file(here, f"{name}.note", posix.O_RDWR)
     listener = None
     try:
         _note_start(note, start.application)
-        output = posix.open(f"{name}.log", flags | posix.O_WRONLY, 0o600, dir_fd=here)
+        output = _open_file(here, f"{name}.log", posix.O_WRONLY)
         if posix.fstat(output).st_size > MAX_LOG:
             posix.ftruncate(output, 0)
         try:  # noqa: SIM105 - contextlib is an import
@@ -305,7 +314,10 @@ def _start(start: _Start) -> None:
                 _become(listener.fileno(), output, note, start)
             finally:
                 posix._exit(127)
-        posix.waitpid(pid, 0)
+        try:  # noqa: SIM105 - contextlib is an import
+            posix.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # SIGCHLD is ignored: it has ended, and the kernel has buried it
         posix.close(output)
     finally:
         posix.close(note)
@@ -313,13 +325,28 @@ def _start(start: _Start) -> None:
             listener.close()
 
 
+def _open_file(here: int, name: str, access: int) -> int:
+    """Open a plain file of the private folder, made where it is missing."""
+    # A pipe would be waited for without O_NONBLOCK; to a file it means nothing.
+    flags = posix.O_CREAT | posix.O_NOFOLLOW | posix.O_CLOEXEC | posix.O_APPEND | posix.O_NONBLOCK
+    try:
+        file = posix.open(name, flags | access, 0o600, dir_fd=here)
+    except OSError as error:
+        raise _Unseen(f"cannot write to {name} in the private folder: {error.strerror}") from None
+    if posix.fstat(file).st_mode & 0o170000 != 0o100000:
+        posix.close(file)
+        raise _Unseen(f"in the private folder, remove {name}: it is no plain file")
+    return file
+
+
 def _note_start(note: int, application: str) -> None:
     """Count this start; _Unseen when the last ones failed and it is too early for another."""
     found = posix.fstat(note)
     starts = found.st_size
-    age = time.time() - found.st_mtime
+    now = time.time()
+    age = now - found.st_mtime
     try:
-        mended = bool(application) and posix.stat(application).st_mtime > found.st_mtime
+        mended = bool(application) and found.st_mtime < posix.stat(application).st_mtime <= now
     except OSError:
         mended = False
     if age < 0 or age > LONG_LIFE or mended:
@@ -432,7 +459,9 @@ class _Exchange:
         self.sent_all = request.body == 0
         self.inbox = b""
         self.answer = b""
+        self.answered = False
         self.started = False
+        self.refused = False
         self.status = -1
 
     def run(self) -> int:
@@ -449,6 +478,10 @@ class _Exchange:
                 self.deliver()
                 if broken and self.status < 0:
                     return self.give_up(broken)
+            if not self.answered:
+                return self.give_up(
+                    "it did not take the request" if self.refused else "it sent no answer"
+                )
             while self.answer:
                 self.deliver(True)
             self.read_rest()
@@ -465,7 +498,10 @@ class _Exchange:
         reading = not self.outbox and not self.sent_all
         if reading:
             poll.register(0, select.POLLIN)
-        found = dict(poll.poll())
+        unsure = self.safe and not self.answered
+        found = dict(poll.poll(UNREAD_REQUEST_SECONDS * 1000 if unsure else None))
+        if not found:
+            self.check_taken()
         if reading:
             poll.unregister(0)
             if found.get(0):
@@ -473,10 +509,29 @@ class _Exchange:
         if found.get(1, 0) & (select.POLLERR | select.POLLHUP | select.POLLNVAL):
             raise _Gone
 
+    def check_taken(self) -> None:
+        """Nothing has come for long: plain CGI if the daemon has not even read the request.
+
+        It may be stopped, or out of threads or descriptors.  What it has read takes as long as the
+        application does.
+        """
+        import fcntl
+        import termios
+
+        try:
+            # What the other end has not read: SIOCOUTQ is the same number.
+            unread = fcntl.ioctl(self.sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0")
+        except OSError:
+            return  # not this kernel
+        if any(unread):
+            raise _Unseen("the daemon does not come to read the request")
+
     def take_body(self) -> None:
         size = PIECE if self.left is None else min(PIECE, self.left)
         try:
             data = posix.read(0, size)
+        except BlockingIOError:
+            return
         except OSError as error:
             raise _Gone from error  # under mod_cgid stdin is a socket: the visitor has left
         if self.left is not None:
@@ -523,10 +578,12 @@ class _Exchange:
             kind, content = inbox[at + 1], inbox[at + 8 : end]
             if kind == 6:
                 self.answer += content
+                self.answered = self.answered or bool(content)
             elif kind == 7:
                 _log(content)
             elif kind == 3:
                 self.status = int.from_bytes(content[:4], "big")
+                self.refused = content[4:5] > b"\0"  # protocolStatus (FastCGI 5.5)
             at = end + inbox[at + 6]
         self.inbox = inbox[at:]
         return "" if data else "it closed the connection"
@@ -545,6 +602,11 @@ class _Exchange:
         self.started = True
         try:
             self.answer = self.answer[posix.write(1, self.answer[:size]) :]
+        except BlockingIOError:  # somebody has made it so
+            if self.sent_all or all_sent:
+                poll = select.poll()
+                poll.register(1, select.POLLOUT)
+                poll.poll()
         except OSError as error:
             raise _Gone from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
@@ -385,6 +387,38 @@ def test_a_SIGTERM_after_the_answer_cuts_no_exit_work_and_the_next_one_does(
             (tmp_path / "told").touch()
         assert process.wait(PATIENCE) == (0 if times == 1 else -signal.SIGTERM)
     assert (tmp_path / "done").exists() == (times == 1)
+
+
+def test_a_stdout_that_does_not_block_is_waited_for(tmp_path: Path) -> None:
+    """Whoever has given it to us may have made it so."""
+    (tmp_path / "script.py").write_text(
+        "from gateways import cgi\n"
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [b'x' * 1_000_000]\n"
+        "cgi.run(application)\n"
+    )
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")],
+        env={"PYTHONPATH": str(ROOT), "REQUEST_METHOD": "GET"},
+        stdout=writing,
+    )
+    os.close(writing)
+    with process, open(reading, "rb") as answer:
+        assert select.select([answer], [], [], PATIENCE)[0]
+        eventually(lambda: _sleeps(process.pid), "it waits for room, or has given up")
+        assert answer.read().endswith(b"x" * 1_000_000)
+        assert process.wait(PATIENCE) == 0
+
+
+def _sleeps(pid: int) -> bool:
+    """Whether it waits for something, or is over."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "SZ"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _catches_SIGTERM(pid: int) -> bool:

@@ -30,6 +30,13 @@ def application(environ, start_response):
         text = "\\n".join(f"{k}={v!r}" for k, v in sorted(environ.items()) if type(v) is str)
     elif path == "/process":
         text = "\\n".join(f"{k}={v!r}" for k, v in sorted(os.environ.items()))
+    elif path == "/folder":
+        text = os.getcwd()
+    elif path == "/gate":
+        open("reached", "w").close()
+        while not os.path.exists("gate"):
+            time.sleep(0.01)
+        text = f"{os.getpid()} {'plain' if environ['wsgi.run_once'] else 'warm'}"
     elif path == "/exit":
         os._exit(3)
     elif path == "/fail":
@@ -91,18 +98,28 @@ class Site:
         self.kind = kind
         self.private = folder / "run"
         self.cgi = folder / "app.cgi"
+        self.before: list[str] = []
+        """The start of a command that runs the CGI file."""
 
     def write(self, application: str = APPLICATION) -> None:
         """Write the application, in one step since somebody may be reading it."""
         (self.folder / "new").write_text(application)
         (self.folder / "new").rename(self.folder / "app.py")
 
-    def make(self, *, idle: float = 60, threads: int = 4, keep: tuple[str, ...] = ()) -> None:
-        """Write the CGI file."""
+    def make(
+        self,
+        *,
+        idle: float = 60,
+        threads: int = 4,
+        keep: tuple[str, ...] = (),
+        unread: float = 60,
+    ) -> None:
+        """Write the CGI file; `unread` is for how long a request lies unread before it is plain."""
+        setting = f"stub.UNREAD_REQUEST_SECONDS = {unread}\n"
         if self.kind == "by hand":
             self.cgi.write_text(
                 f"#!{sys.executable}\nimport sys; sys.path.insert(0, {str(ROOT)!r})\n"
-                "from gateways import warm\n"
+                f"from gateways import warm\nfrom gateways.warm import stub\n{setting}"
                 f"warm.run('app.py', idle={idle}, threads={threads},"
                 f" runtime_dir={str(self.private)!r}, keep={keep!r})\n"
             )
@@ -115,9 +132,15 @@ class Site:
             str(self.cgi),
             python=python,
             runtime_dir=str(self.private),
-            flags=SANITIZED if "sanitized" in self.kind else STRICT,
+            flags=(
+                *(SANITIZED if "sanitized" in self.kind else STRICT),
+                f"-DUNREAD_REQUEST_SECONDS={unread}",
+            ),
         )
         assert kind.startswith("a Python" if python else "a C"), kind
+        if python:
+            written = self.cgi.read_text().replace("import stub\n", f"import stub\n{setting}")
+            self.cgi.write_text(written)
 
     def start(
         self, path: str = "/", body: bool = False, /, **variables: str
@@ -125,7 +148,7 @@ class Site:
         """Start the CGI program; the body is written by the caller."""
         environment = {**os.environ, **META, "PATH_INFO": path, **variables}
         return subprocess.Popen(
-            [str(self.cgi)],
+            [*self.before, str(self.cgi)],
             cwd=self.folder,
             env={**environment, "PYTHONDONTWRITEBYTECODE": "1"},
             stdin=subprocess.PIPE if body else subprocess.DEVNULL,

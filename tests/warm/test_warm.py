@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import select
 import signal
@@ -9,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -329,6 +332,194 @@ def test_a_socket_that_another_user_listens_on_is_not_talked_to(place: Site) -> 
         answer = place.get()
         assert (answer.code, answer.warm) == (200, False)
         assert "the daemon's socket is" in answer.errors
+
+
+# A host that is not as others are.
+
+
+def test_a_daemon_that_does_not_read_is_not_waited_for_by_what_may_be_asked_twice(
+    place: Site,
+) -> None:
+    pid = place.get().pid
+    place.make(unread=0.5)
+    os.kill(pid, signal.SIGSTOP)
+    for method in ("GET", "HEAD", "OPTIONS"):
+        answer = place.get(REQUEST_METHOD=method)
+        assert answer.code == 200
+        assert "does not come to read the request; answering as plain CGI" in answer.errors
+    os.kill(pid, signal.SIGCONT)
+    eventually(lambda: place.get().warm, "it reads again")
+
+
+def test_an_application_may_take_its_time_and_who_comes_meanwhile_is_answered(place: Site) -> None:
+    place.make(threads=1)
+    pid = place.get().pid
+    place.make(threads=1, unread=0.2)
+    slow = place.start("/gate")
+    eventually((place.folder / "reached").exists, "the application has it")
+    for _ in range(3):
+        answer = place.get()  # for longer than the slow one has to be read
+        assert (answer.code, answer.warm) == (200, False)
+    (place.folder / "gate").touch()
+    assert finish(slow).text == f"{pid} warm"
+
+
+def test_a_folder_made_below_a_setgid_one_is_used(place: Site) -> None:
+    place.folder.chmod(0o2755)
+    assert place.get().warm
+    assert stat.S_IMODE(place.private.stat().st_mode) == 0o2700
+
+
+def test_a_script_folder_that_cannot_be_read_stays_the_applications_folder(place: Site) -> None:
+    assert place.get().warm  # so that all is imported, and byte code written, that will be
+    place.close()
+    eventually(lambda: not place.daemons(), "it is gone")
+    if os.geteuid() == 0:
+        place.before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    place.folder.chmod(0o311)
+    try:
+        warm = place.get("/folder")
+        place.private.chmod(0o755)
+        plain = place.get("/folder")
+    finally:
+        place.folder.chmod(0o755)
+    assert (warm.text, plain.text) == (str(place.folder), str(place.folder))
+
+
+FAILING_CALLS = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#ifdef NO_LOCKS
+int flock(int file, int operation) { (void)file, (void)operation; errno = ENOLCK; return -1; }
+#else
+#define OPEN(NAME)                                                     \\
+    int NAME(const char *path, int flags, ...) {                       \\
+        va_list more;                                                  \\
+        va_start(more, flags);                                         \\
+        int mode = flags & O_CREAT ? va_arg(more, int) : 0;            \\
+        va_end(more);                                                  \\
+        if (strcmp(path, "/dev/null") == 0) { errno = ENOENT; return -1; } \\
+        return ((int (*)(const char *, int, ...))dlsym(RTLD_NEXT, #NAME))(path, flags, mode); \\
+    }
+OPEN(open)
+OPEN(open64)
+#endif
+"""
+
+
+def _failing_calls(folder: Path, *flags: str) -> dict[str, str]:
+    """Return variables for a process in which these calls fail."""
+    (folder / "failing.c").write_text(FAILING_CALLS)
+    library = folder / "failing.so"
+    source = str(folder / "failing.c")
+    command = ["cc", "-shared", "-fPIC", *flags, "-o", str(library), source, "-ldl"]
+    subprocess.run(command, check=True)
+    return {"LD_PRELOAD": str(library), "ASAN_OPTIONS": "verify_asan_link_order=0"}
+
+
+def test_without_locks_plain_CGI_answers_at_once(place: Site) -> None:
+    answer = place.get(**_failing_calls(place.folder, "-DNO_LOCKS"))
+    assert (answer.code, answer.warm) == (200, False)
+    assert os.strerror(errno.ENOLCK) in answer.errors
+
+
+def test_without_dev_null_the_daemon_answers(place: Site) -> None:
+    answer = place.get(**_failing_calls(place.folder))
+    assert (answer.code, answer.warm, answer.errors) == (200, True, "")
+
+
+def test_a_file_dated_in_the_future_is_not_one_just_mended(place: Site) -> None:
+    place.write("import nowhere_at_all\n")
+    future = time.time() + 1_000_000
+    os.utime(place.folder / "app.py", (future, future))
+    for _ in range(stub.FREE_STARTS):
+        assert place.get().code == 500
+    (note,) = place.private.glob("*.note")
+    assert note.stat().st_size == stub.FREE_STARTS
+
+
+def _after(statement: str) -> list[str]:
+    """Return the start of a command: what follows is run after that Python statement."""
+    program = f"import os, signal, sys; {statement}; os.execv(sys.argv[1], sys.argv[1:])"
+    return [sys.executable, "-c", program]
+
+
+def test_where_SIGCHLD_is_ignored_the_first_request_is_warm(place: Site) -> None:
+    place.before = _after("signal.signal(signal.SIGCHLD, signal.SIG_IGN)")
+    answer = place.get()
+    assert (answer.warm, answer.errors) == (True, "")
+
+
+@pytest.mark.parametrize("suffix", [".log", ".note"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(place: Site, suffix: str) -> None:
+    assert place.get().warm
+    place.close()
+    eventually(lambda: not place.daemons(), "it is gone")
+    (path,) = place.private.glob(f"*{suffix}")
+    path.unlink()
+    os.mkfifo(path)
+    answer = place.get()
+    assert (answer.code, answer.warm) == (200, False)
+    assert "in the private folder" in answer.errors
+
+
+def test_an_answer_that_is_none_is_no_answer(place: Site) -> None:
+    """A daemon may refuse a request: END_REQUEST alone, with a protocolStatus (FastCGI 5.5)."""
+    assert place.get().warm
+    (path,) = [each for each in place.private.iterdir() if each.is_socket()]
+    place.close()
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as planted:
+        planted.bind(str(path))
+        planted.listen(8)
+        for ending, why in ((b"\0\0\0\0\2\0\0\0", "take"), (bytes(8), "no answer")):
+            get = place.start()
+            _end_request(planted, ending, question=False)
+            answer = finish(get)
+            assert (answer.code, answer.warm) == (200, False)
+            assert why in answer.errors
+            post = place.start("/", True, REQUEST_METHOD="POST", CONTENT_LENGTH="3")
+            _end_request(planted, ending, question=True)
+            answer = finish(post, b"abc")
+            assert (answer.code, answer.exit) == (502, 1)
+
+
+def _end_request(listener: socket.socket, ending: bytes, *, question: bool) -> None:
+    listener.settimeout(PATIENCE)
+    sock, _ = listener.accept()
+    with sock:
+        sock.settimeout(PATIENCE)
+        sock.recv(65536)
+        if question:
+            sock.sendall(b"\1\x0a\0\0\0\0\0\0")
+            sock.recv(65536)
+        sock.sendall(b"\1\3\0\1\0\x08\0\0" + ending)
+        while sock.recv(65536):
+            pass
+
+
+def test_a_stdout_that_does_not_block_is_waited_for(place: Site) -> None:
+    place.write(
+        "def application(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [b'x' * 3_000_000]\n"
+    )
+    place.before = _after("os.set_blocking(1, False)")
+    process = place.start()
+    assert process.stdout is not None
+    pipe = process.stdout.fileno()
+    eventually(lambda: process.poll() is not None or _waiting(pipe) > 60000, "the pipe is full")
+    answer = finish(process)
+    assert (len(answer.body), answer.exit) == (3_000_000, 0)
+
+
+def _waiting(pipe: int) -> int:
+    """Bytes that nobody has read yet."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 # Writing the file.
