@@ -49,6 +49,7 @@ from gateways.warm.writing import write_stub
     metavar="NAME",
     help="Variable of the web server's environment that the daemon takes over; repeat for more.",
 )
+@click.option("--force", is_flag=True, help="Write FILE although something else is there.")
 def command(
     application: str,
     output: str,
@@ -61,6 +62,7 @@ def command(
     crash_log: str,
     runtime_dir: str,
     keep: tuple[str, ...],
+    force: bool,
 ) -> None:
     """Write a CGI file that hands its requests to a resident daemon.
 
@@ -76,12 +78,14 @@ def command(
         debug=debug,
         touch_reload=touch_reload,
         crash_log=crash_log,
+        keep=keep,
+        cwd=os.path.dirname(os.path.abspath(output)),
     )
     kind = write_stub(
         plan,
         output,
         python=python_stub,
         runtime_dir=os.path.abspath(runtime_dir) if runtime_dir else "",
-        keep=keep,
+        force=force,
     )
     click.echo(f"{output} is {kind}")

@@ -9,6 +9,7 @@ import threading
 
 from gateways import addresses, loading
 from gateways.errors import ConfigurationError
+from gateways.server import forks
 from gateways.server import log as logs
 from gateways.server.listeners import Listener, open_listener
 from gateways.server.log import leave, log
@@ -68,12 +69,14 @@ def serve_on(
     options: Options,
     on_ready: Callable[[], None] = lambda: None,
     *,
+    due: Callable[[], str] | None = None,
     explained: bool = False,
 ) -> None:
     """Serve `application` on `listeners`, which it closes in the end.
 
-    `on_ready` is called when connections are accepted for the first time.  With `explained` the
-    log says how to ask it.
+    `on_ready` is called when connections are accepted for the first time.  `due` is asked each
+    second for a reason to end gracefully, "" where there is none; only one process alone asks it.
+    With `explained` the log says how to ask it.
     """
 
     def announce() -> None:
@@ -93,7 +96,7 @@ def serve_on(
             ' "package.module:attribute"'
         )
     if alone:
-        _serve_here(application, listeners, options, announce)
+        _serve_here(application, listeners, options, announce, due)
     else:
         _serve_in_workers(application, listeners, options, announce)
     log.info("stopped")
@@ -135,16 +138,36 @@ def _close_all(listeners: list[Listener]) -> None:
         listener.close()
 
 
+class _Listeners:
+    """Listening sockets, before the worker has them: an application may fork while it is loaded."""
+
+    def __init__(self, listeners: list[Listener]) -> None:
+        self._listeners = listeners
+
+    def before_fork(self) -> bool:
+        """Nothing changes meanwhile."""
+        return False
+
+    def after_fork(self) -> None:
+        """Nothing was held up."""
+
+    def in_child(self) -> None:
+        """Have the child listen no more."""
+        forks.void([each.fileno() for each in self._listeners])
+
+
 def _serve_here(
     application: Application | str,
     listeners: list[Listener],
     options: Options,
     announce: Callable[[], None],
+    due: Callable[[], str] | None,
 ) -> None:
     watch = watch_for(options)
     try:
-        loaded = _load_here(application, listeners, options)
-        worker = Worker(loaded, listeners, options, watch=watch)
+        with forks.held(_Listeners(listeners)):
+            loaded = _load_here(application, listeners, options)
+        worker = Worker(loaded, listeners, options, watch=watch, due=due)
     except ConfigurationError:
         _close_all(listeners)
         raise

@@ -94,6 +94,10 @@ class Seats:
         self._all.append(seat)
         return seat
 
+    def remove(self, seat: Seat) -> None:
+        """Forget the seat of a thread that did not start."""
+        self._all.remove(seat)
+
     def stand_by(self, seat: Seat) -> None:
         """Wait until this thread is to take events: as the leader, or because all do."""
         with self._condition:

@@ -175,6 +175,11 @@ class Sending:
         with self._lock:
             self._cut()
 
+    def disown(self) -> None:
+        """In a forked child: the connection is the parent's alone, whose locks may be held for ever."""
+        self.closed = self._dead = self._special = True
+        self._lock = threading.Lock()
+
     def give_up_tail(self) -> bool:
         """Cut the connection if the loop still has something to send on it; return whether it was."""
         with self._lock:

@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gateways import wsgi
+from gateways.server import forks
 from gateways.server.backlog import Tails
 from gateways.server.connection import BODY_SIZE, Connection
 from gateways.server.listeners import Listener
@@ -63,6 +64,9 @@ EVENTS_AT_ONCE = 64
 BUSY_LOG_SECONDS = 60.0
 """How often at most it is logged that all threads are busy."""
 
+FORK_SECONDS = 1.0
+"""How long a fork of the application waits at the most for a connection that is being accepted."""
+
 RESERVE = 64
 """Connections beyond max_connections that are accepted only to be told that there is no room."""
 
@@ -74,7 +78,7 @@ class Worker:
 
     `parent_pipe` ends when the master does, -1 where there is none.  `share` is this worker's
     part in what the workers of a generation tell one another.  `watch` was made before the
-    application was loaded.
+    application was loaded.  `due` returns a reason to end, "" where there is none.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Worker:
         parent_pipe: int = -1,
         share: Share | None = None,
         watch: Watch | None = None,
+        due: Callable[[], str] | None = None,
     ) -> None:
         self.application = application
         self.options = options
@@ -123,7 +128,7 @@ class Worker:
         self._ended = False
         self._end_lock = threading.Lock()
         self._signals: list[int] = []
-        self._alone = options.threads == 1
+        self._restore_signals: Callable[[], None] = lambda: None
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC | os.EFD_SEMAPHORE)
         self._stop = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -140,6 +145,7 @@ class Worker:
         self._idle_since = BUSY
         self._last_use = 0
         self._watch = watch
+        self._due_to_end = due
         self._watch_failed = False
         self._epoll.register(self._wake, select.EPOLLIN)
         self._epoll.register(self._stop, select.EPOLLIN)
@@ -153,19 +159,20 @@ class Worker:
 
         Signals are taken only in the main thread; elsewhere call `stop`.
         """
-        restore = self._take_signals()
-        self._accept_connections(True)
-        if self._share is not None:
-            self._share.join(time.monotonic())
-        ready()
-        try:
-            if self.options.threads == 1:
-                self._run_alone()
-            else:
-                self._run_threads()
-        finally:
-            restore()
-            self._shut_down()
+        with forks.held(self):
+            self._restore_signals = self._take_signals()
+            self._accept_connections(True)
+            if self._share is not None:
+                self._share.join(time.monotonic())
+            ready()
+            try:
+                if self.options.threads == 1:
+                    self._run_alone()
+                else:
+                    self._run_threads()
+            finally:
+                self._restore_signals()
+                self._shut_down()
 
     def stop(self) -> None:
         """Stop gracefully; a second call stops at once.  May be called from any thread."""
@@ -173,6 +180,28 @@ class Worker:
             if not self._ended:
                 self._signals.append(signal.SIGTERM)
                 os.write(self._signal_pipe[1], b"\0")
+
+    # When the application forks.
+
+    def before_fork(self) -> bool:
+        """Accept nothing meanwhile: nobody knows yet of a connection that has just come."""
+        return self._accept_lock.acquire(timeout=FORK_SECONDS)
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        self._accept_lock.release()
+
+    def in_child(self) -> None:
+        """Hold no listener and no connection, and take no signals."""
+        self._stopped = True
+        served = [seat.connection for seat in self._seats if seat.connection is not None]
+        known = {each for each in (*served, *self._connections.values()) if not each.closed}
+        forks.void([*self._listeners, *(each.descriptor for each in known)])
+        for each in known:
+            each.disown()
+        self._connections.clear()
+        self._listeners.clear()
+        self._restore_signals()
 
     # What connections call.
 
@@ -267,8 +296,16 @@ class Worker:
             thread = threading.Thread(
                 target=self._loop, args=(seat,), name=f"gateways-{number}", daemon=True
             )
+            try:
+                thread.start()
+            except RuntimeError as error:  # RLimitNPROC counts threads
+                self._seats.remove(seat)
+                log.error("%s: going on with %d of %d threads", error, number, self.options.threads)
+                break
             self._threads.append(thread)
-            thread.start()
+        if not self._threads:
+            self._run_alone()
+            return
         poller = select.poll()
         poller.register(self._signal_pipe[0], select.POLLIN)
         if self._parent_pipe >= 0:
@@ -535,6 +572,8 @@ class Worker:
             self._look_for_idleness(now)
         if self._watch is not None and not self.draining:
             self._look_for_changes(self._watch)
+        if self._due_to_end is not None and not self.draining and (reason := self._due_to_end()):
+            self._end(reason, self.options.graceful_timeout)
 
     def _look_for_idleness(self, now: float) -> None:
         """End, or tell the master, when nothing has been asked for idle_exit seconds."""

@@ -33,8 +33,11 @@ class Plan:
     """How an application is served warm, and how it is as plain CGI.
 
     `daemon` and `plain` are commands, `name` is that of the socket in the private folder: other
-    settings make another, so that an old daemon is never asked for what only a new one does.
-    `file` is the application's file, "" where it is a module.
+    settings, and another version of this package, make another, so that an old daemon is never
+    asked for what only a new one does.
+    `file` is the application's file, "" where it is a module.  `keep` are names of environment
+    variables that the daemon takes over from the first request.  It runs in `cwd`: the CGI file's
+    folder, as it would in plain CGI; that is `folder` where nothing is said.
     """
 
     def __init__(
@@ -49,7 +52,18 @@ class Plan:
         touch_reload: Sequence[str] = (),
         crash_log: str = "",
         interpreter: str = "",
+        keep: Sequence[str] = (),
+        cwd: str = "",
     ) -> None:
+        for each in keep:
+            if not each or "=" in each or "\0" in each:
+                from gateways.errors import ConfigurationError
+
+                raise ConfigurationError(
+                    f"{each!r} is not the name of a variable; its value comes from the web server's"
+                    " environment (SetEnv): give the name alone, such as DATABASE_URL"
+                )
+        self.keep = list(keep)
         target, colon, attribute = application.partition(":")
         self.file = ""
         if "/" in target or target.endswith((".py", ".wsgi", ".fcgi", ".cgi")):
@@ -59,20 +73,29 @@ class Plan:
             self.file = os.path.join(folder, attribute)
             application = target + colon + self.file
         interpreter = interpreter or sys.executable
-        touch = [os.path.join(folder, each) for each in touch_reload]
-        crash_log = os.path.join(folder, crash_log) if crash_log else ""
+        self.touch = touch = [os.path.join(folder, each) for each in touch_reload]
+        self.crash_log = crash_log = os.path.join(folder, crash_log) if crash_log else ""
         settings = [f"{idle:g}", str(threads), script_name, "1" if debug else "0", crash_log]
         self.daemon = [
             *(interpreter, "-P", "-c", _boot("gateways.warm.daemon", folder)),
-            *(application, *settings, *touch),
+            *(application, *settings, cwd or folder, *touch),
         ]
         options = [f"--script-name={script_name}"] if script_name else []
         options += [f"--crash-log={crash_log}"] if crash_log else []
         options += ["--debug"] if debug else []
         boot = _boot("gateways.cli.cgi", folder)
         self.plain = [interpreter, "-P", "-c", boot, *options, application]
-        key = os.fsencode("\0".join(self.daemon))
+        key = os.fsencode("\0".join([_version(), *sorted(self.keep), "", *self.daemon]))
         self.name = f"{int.from_bytes(key, 'big') % _PRIME:032x}"
+
+
+def _version() -> str:
+    """Return what an upgrade of this package changes; a folder that was copied has no number."""
+    try:
+        found = os.stat(__file__)
+    except OSError:  # it is in an archive
+        return ""
+    return f"{found.st_mtime_ns} {found.st_size} {found.st_ino}"
 
 
 def _boot(module: str, folder: str) -> str:
@@ -120,12 +143,13 @@ def run(
         debug=debug,
         touch_reload=touch_reload,
         crash_log=crash_log,
+        keep=keep,
     )
 
     def plain() -> int:
         os.execv(plan.plain[0], plan.plain)
 
     status = stub.run(
-        plan.name, runtime_dir, plan.daemon, plan.file, list(keep), plain, dict(os.environb)
+        plan.name, runtime_dir, plan.daemon, plan.file, plan.keep, plain, dict(os.environb)
     )
     sys.exit(status)

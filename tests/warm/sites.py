@@ -125,14 +125,13 @@ class Site:
             )
             self.cgi.chmod(0o755)
             return
-        plan = Plan("app.py", str(self.folder), idle=idle, threads=threads)
+        plan = Plan("app.py", str(self.folder), idle=idle, threads=threads, keep=keep)
         python = self.kind == "python"
         kind = write_stub(
             plan,
             str(self.cgi),
             python=python,
             runtime_dir=str(self.private),
-            keep=keep,
             flags=(
                 *(SANITIZED if "sanitized" in self.kind else STRICT),
                 f"-DUNREAD_REQUEST_SECONDS={unread}",

@@ -557,3 +557,51 @@ def test_the_command_says_what_it_has_made(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, "app.cgi is a Python stub, as was asked for\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output", "why"),
+    [
+        (("app.py",), "app.py", "it is the application"),
+        (("app.py", "--force"), "link.cgi", "it is the application"),
+        (("cgi:app.py",), "app.py", "it is the application"),
+        (("app.py", "--touch-reload", "note"), "note", "it is a --touch-reload file"),
+        (("app.py", "--crash-log", "note"), "note", "it is the --crash-log"),
+        (("app.py",), "note", "gateways warm has not written it"),
+    ],
+)
+def test_what_is_no_stub_is_not_overwritten(
+    tmp_path: Path, arguments: tuple[str, ...], output: str, why: str
+) -> None:
+    for name in ("app.py", "note"):
+        (tmp_path / name).write_text(APPLICATION)
+    (tmp_path / "link.cgi").symlink_to("app.py")
+    done = _warm(tmp_path, *arguments, "-o", output)
+    assert done.returncode != 0
+    assert why in done.stderr
+    assert (tmp_path / output).read_text() == APPLICATION
+
+
+def test_a_stub_is_overwritten_and_with_force_any_other_file(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    for extra in ((), ("--python-stub",), ()):
+        assert _warm(tmp_path, "app.py", "-o", "app.cgi", *extra).returncode == 0
+    (tmp_path / "app.cgi").write_text("something else")
+    assert _warm(tmp_path, "app.py", "-o", "app.cgi").returncode != 0
+    assert _warm(tmp_path, "app.py", "-o", "app.cgi", "--force").returncode == 0
+
+
+def test_the_value_of_a_variable_is_not_a_name(tmp_path: Path) -> None:
+    done = _warm(tmp_path, "app.py", "-o", "app.cgi", "--env", "A=B")
+    assert done.returncode != 0
+    assert "'A=B' is not the name of a variable" in done.stderr
+
+
+def _warm(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "gateways", "warm", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+    )
