@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from gateways.warm import Plan
 from gateways.warm.writing import write_stub
+from tests.cgihost.calling import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -173,10 +175,17 @@ class Site:
         return set(_daemons(str(self.folder / "app.py")))
 
     def close(self) -> None:
-        """End the daemons."""
+        """End the daemons, and wait until they hold nothing any more."""
         for pid in self.daemons():
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
+
+
+def kill(pid: int) -> None:
+    """Kill a process, and wait until the kernel says that its last thread is dead."""
+    with open(os.pidfd_open(pid), "rb") as process:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([process], [], [], PATIENCE)[0]
 
 
 def finish(process: subprocess.Popen[bytes], body: bytes | None = None) -> Answer:
