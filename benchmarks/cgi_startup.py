@@ -111,9 +111,9 @@ def _once(program: Path, answer: bytes, folder: Path) -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def above(found: dict[str, list[float]], variant: str, base: str = BARE) -> list[float]:
-    """What a variant took beyond another one of the same round."""
-    return [took - less for took, less in zip(found[variant], found[base], strict=True)]
+def above(found: dict[str, list[float]], variant: str) -> list[float]:
+    """What a variant took beyond the bare interpreter of the same round."""
+    return [took - less for took, less in zip(found[variant], found[BARE], strict=True)]
 
 
 HEAD = ("one CGI request", "CPU ms", "above the bare start", "its interval")
