@@ -9,9 +9,9 @@ Everything there is to test, in this order:
 5. the suite on every other CPython from 3.11 on that this machine has, each in an environment of
    its own below `.venvs`.
 
-Steps 4 and 5 leave the web servers, the browser, the crowds of slow peers and long waits out (markers
-`interop`, `browser` and `load`): those
-tests start programs that are the same whichever Python runs, and take most of the time.
+Steps 4 and 5 leave the web servers, the browser, the crowds of slow peers and the long waits out
+(markers `interop`, `browser` and `load`): those tests start programs that are the same whichever
+Python runs, and take most of the time.
 
 Prints what it does, then a table, and last of all a line `N passed, N failed, N skipped`.  Exit
 status 1 when anything failed.  Standard library only: it runs before there is an environment.

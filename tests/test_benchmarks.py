@@ -167,7 +167,7 @@ def test_the_start_of_a_cgi_request_is_set_beside_a_bare_one(
     )
     assert "gateways.cgi.run" in told(cgi_startup, found)
     rows = verdicts.verdicts({"sections": {}, "figures": {"cgi-startup": {"found": found}}})
-    assert [row.target for row in rows] == ["≤ 1.50", "≤ 0.10"]
+    assert [row.target for row in rows] == ["≤ 1.50"]
 
 
 @needs_compiler
