@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-# Run:  samples/shared-hosting/fastcgi/dispatch.fcgi 127.0.0.1:9000
+# Run:  python3 samples/shared-hosting/fastcgi/dispatch.fcgi 127.0.0.1:9000
 #
 # On a host Apache runs it: docs/shared-hosting.md.  It needs mode 755, Unix line ends, the
 # folder gateways/ beside it, and Python 3.11 or newer in its first line.  As app.cgi the same file
