@@ -52,7 +52,9 @@ def summary(error: BaseException) -> str:
     """Return the type and the text of `error`; nothing is raised, as above."""
     try:
         if not _is_too_much(error):
-            return traceback.format_exception_only(error)[-1].strip().partition("\n")[0]
+            told = traceback.TracebackException(type(error), error, None, compact=True)
+            told.__notes__ = None  # they would stand last
+            return list(told.format_exception_only())[-1].strip().partition("\n")[0]
     except KeyboardInterrupt:
         raise
     except BaseException:

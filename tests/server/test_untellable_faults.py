@@ -256,3 +256,9 @@ def test_of_very_many_exceptions_the_first_are_told(make: Callable[[], BaseExcep
 
 def test_a_wide_group_says_how_many_it_holds() -> None:
     assert "a group of 100,000" in application_traceback(wide())
+
+
+def test_a_note_does_not_stand_for_its_exception() -> None:
+    error = ValueError("bad")
+    error.add_note("a hint")
+    assert summary(error) == "ValueError: bad"
